@@ -1,0 +1,42 @@
+//! The JSON of RFC 8555: what clients send and what they get. Members that we don't know are ignored.
+
+pub(crate) mod account;
+pub(crate) mod authorization;
+pub(crate) mod directory;
+pub(crate) mod order;
+pub(crate) mod revocation;
+
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use ca_core::acme::Identifier;
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// An identifier, [RFC 8555 §9.7.7](https://www.rfc-editor.org/rfc/rfc8555#section-9.7.7).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdentifierBody {
+    /// `dns` or `ip`, if it is one that we know.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The name or address.
+    pub value: String,
+}
+
+impl From<&Identifier> for IdentifierBody {
+    fn from(identifier: &Identifier) -> Self {
+        Self { kind: identifier.kind().to_owned(), value: identifier.to_string() }
+    }
+}
+
+/// Octets in base64url without padding, RFC 8555 §6.1.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Octets(pub(crate) Vec<u8>);
+
+impl<'de> Deserialize<'de> for Octets {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        BASE64_URL_SAFE_NO_PAD
+            .decode(text)
+            .map(Self)
+            .map_err(|_| serde::de::Error::custom("base64url without padding is expected"))
+    }
+}

@@ -1,0 +1,9 @@
+//! Tests of the ACME service over its router and, for validation, over loopback sockets.
+
+mod config;
+mod fuzz;
+mod rfc8555;
+mod rfc8738;
+mod service;
+mod support;
+mod validation;

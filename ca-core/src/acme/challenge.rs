@@ -1,0 +1,520 @@
+//! Challenges: what to fetch, and whether what was seen proves control. RFC 8555 §8, RFC 8737, RFC 8738.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use aws_lc_rs::constant_time;
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use der::asn1::OctetStringRef;
+use der::oid::ObjectIdentifier;
+use der::{Decode, Encode};
+use rand_core::CryptoRng;
+use serde::{Deserialize, Serialize};
+
+use crate::acme::account::Thumbprint;
+use crate::pkix::identifier::Identifier;
+use crate::pkix::public_key::sha256;
+use crate::time::Timestamp;
+
+/// The kinds of challenge that we offer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum ChallengeType {
+    /// A file at a well-known path over plain HTTP, RFC 8555 §8.3.
+    #[serde(rename = "http-01")]
+    Http01,
+    /// A TXT record, RFC 8555 §8.4; the only one for wildcards, none for addresses.
+    #[serde(rename = "dns-01")]
+    Dns01,
+    /// A self-signed certificate in a TLS handshake with ALPN `acme-tls/1`, RFC 8737.
+    #[serde(rename = "tls-alpn-01")]
+    TlsAlpn01,
+}
+
+impl ChallengeType {
+    /// Every kind, in the order in which we offer them.
+    pub const ALL: [Self; 3] = [Self::Http01, Self::Dns01, Self::TlsAlpn01];
+
+    /// The name in RFC 8555 and RFC 8737.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Http01 => "http-01",
+            Self::Dns01 => "dns-01",
+            Self::TlsAlpn01 => "tls-alpn-01",
+        }
+    }
+
+    /// Whether this kind can prove control of `identifier` (RFC 8555 §7.4.1, RFC 8738 §7).
+    #[must_use]
+    pub fn proves(self, identifier: &Identifier) -> bool {
+        match self {
+            Self::Http01 | Self::TlsAlpn01 => !identifier.is_wildcard(),
+            Self::Dns01 => matches!(identifier, Identifier::Dns(_)),
+        }
+    }
+}
+
+impl fmt::Display for ChallengeType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for ChallengeType {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL.into_iter().find(|kind| kind.name() == text).ok_or(())
+    }
+}
+
+/// A challenge's token: 256 random bits in base64url, RFC 8555 §8.1.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Token(String);
+
+impl Token {
+    /// A new token.
+    pub fn generate(rng: &mut (impl CryptoRng + ?Sized)) -> Self {
+        let mut bytes = [0; 32];
+        rng.fill_bytes(&mut bytes);
+        Self(BASE64_URL_SAFE_NO_PAD.encode(bytes))
+    }
+
+    /// The token as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// `token || '.' || thumbprint`, RFC 8555 §8.1.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyAuthorization(String);
+
+impl KeyAuthorization {
+    /// The key authorization of a token under an account key.
+    #[must_use]
+    pub fn new(token: &Token, thumbprint: &Thumbprint) -> Self {
+        Self(format!("{}.{thumbprint}", token.as_str()))
+    }
+
+    /// The key authorization as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The TXT record's value for dns-01: base64url of SHA-256, RFC 8555 §8.4.
+    #[must_use]
+    pub fn dns_value(&self) -> String {
+        BASE64_URL_SAFE_NO_PAD.encode(self.sha256())
+    }
+
+    /// SHA-256 of the key authorization.
+    #[must_use]
+    pub fn sha256(&self) -> [u8; 32] {
+        sha256(self.0.as_bytes())
+    }
+}
+
+/// One challenge of an authorization. A stored type: changing it needs a migration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Challenge {
+    /// Its kind, which names it within its authorization.
+    #[serde(rename = "type")]
+    pub kind: ChallengeType,
+    /// Its token.
+    pub token: Token,
+    /// How far it got.
+    pub state: ChallengeState,
+}
+
+/// How far a challenge got, RFC 8555 §7.1.6.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "status", rename_all = "lowercase")]
+pub enum ChallengeState {
+    /// The client has not said that it is ready.
+    Pending,
+    /// We are looking.
+    Processing {
+        /// When the client said that it is ready.
+        accepted_at: Timestamp,
+    },
+    /// Control is proven.
+    Valid {
+        /// When.
+        validated_at: Timestamp,
+        /// What was tried, oldest first.
+        attempts: Vec<Attempt>,
+    },
+    /// Control is not proven; the client needs a new authorization.
+    Invalid {
+        /// When that was decided.
+        failed_at: Timestamp,
+        /// Why, by the last attempt.
+        failure: ValidationFailure,
+        /// What was tried, oldest first.
+        attempts: Vec<Attempt>,
+    },
+}
+
+/// One attempt to validate, kept for the requester to see.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// When it ended.
+    pub at: Timestamp,
+    /// The addresses and ports tried, in order; empty if none was reached for.
+    pub addresses: Vec<String>,
+    /// Why it failed; `None` if it succeeded.
+    pub failure: Option<ValidationFailure>,
+}
+
+/// Why validation failed, in words for the requester. Holds at most 64 escaped bytes of what the far side sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ValidationFailure {
+    /// What kind of failure: an ACME error type.
+    pub kind: FailureKind,
+    /// What was seen, and what was expected.
+    pub detail: String,
+}
+
+impl ValidationFailure {
+    /// A failure of this kind.
+    pub fn new(kind: FailureKind, detail: impl Into<String>) -> Self {
+        Self { kind, detail: detail.into() }
+    }
+
+    /// Whether another attempt may see something else: the network, not the answer, was at fault.
+    #[must_use]
+    pub const fn is_transient(&self) -> bool {
+        matches!(self.kind, FailureKind::Connection | FailureKind::Dns)
+    }
+}
+
+/// The error types of RFC 8555 §6.7 that validation can end with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum FailureKind {
+    /// The server could not connect to the validation target.
+    Connection,
+    /// There was a problem with a DNS query.
+    Dns,
+    /// The response received didn't match the challenge's requirements.
+    IncorrectResponse,
+    /// The server received a TLS error during validation.
+    Tls,
+    /// The client lacks authorization: the right place answered, with the wrong content.
+    Unauthorized,
+    /// Egress policy forbids to look there.
+    RejectedIdentifier,
+}
+
+/// What has to be fetched to decide a challenge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// `GET http://{host}:{http01_port}{path}`, redirects followed within limits.
+    Http {
+        /// The host to connect to.
+        host: Identifier,
+        /// The path, from the root.
+        path: String,
+    },
+    /// The TXT records at this name.
+    Txt {
+        /// The full name, without a trailing dot.
+        name: String,
+    },
+    /// A TLS handshake with ALPN `acme-tls/1`.
+    TlsAlpn {
+        /// The host to connect to.
+        host: Identifier,
+        /// What goes into SNI.
+        server_name: String,
+    },
+}
+
+/// What an attempt to carry out a [`Probe`] saw.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Observed {
+    /// The addresses and ports tried, in order.
+    pub addresses: Vec<String>,
+    /// What came back.
+    pub answer: Result<Answer, ValidationFailure>,
+}
+
+/// What a [`Probe`] brought back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// An HTTP response.
+    Http {
+        /// The status code.
+        status: u16,
+        /// At most the first [`Answer::MAX_BODY`] octets of the body.
+        body: Vec<u8>,
+        /// Whether the body went on after that.
+        truncated: bool,
+        /// Whether a redirect led here: then nothing of the body is shown to the requester.
+        redirected: bool,
+        /// Where the answer came from.
+        address: String,
+    },
+    /// The TXT records found, each with its strings joined; empty for NODATA and NXDOMAIN.
+    Txt {
+        /// At most 100 values of at most 512 octets.
+        values: Vec<Vec<u8>>,
+    },
+    /// A completed handshake that agreed on `acme-tls/1`.
+    TlsAlpn {
+        /// The end-entity certificate in DER.
+        certificate: Vec<u8>,
+        /// Where it came from.
+        address: String,
+    },
+}
+
+impl Answer {
+    /// How much of an HTTP body is read: a key authorization has 87 octets, and white space may follow.
+    pub const MAX_BODY: usize = 512;
+}
+
+/// id-pe-acmeIdentifier, RFC 8737 §3.
+const ACME_IDENTIFIER: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.1.31");
+
+impl Challenge {
+    /// A new challenge.
+    pub fn generate(kind: ChallengeType, rng: &mut (impl CryptoRng + ?Sized)) -> Self {
+        Self { kind, token: Token::generate(rng), state: ChallengeState::Pending }
+    }
+
+    /// What to fetch to decide this challenge for `identifier` (an authorization's: never with a wildcard label).
+    #[must_use]
+    pub fn probe(&self, identifier: &Identifier) -> Probe {
+        match self.kind {
+            ChallengeType::Http01 => Probe::Http {
+                host: identifier.clone(),
+                path: format!("/.well-known/acme-challenge/{}", self.token.as_str()),
+            },
+            ChallengeType::Dns01 => Probe::Txt { name: format!("_acme-challenge.{identifier}") },
+            ChallengeType::TlsAlpn01 => {
+                Probe::TlsAlpn { host: identifier.clone(), server_name: identifier.server_name() }
+            }
+        }
+    }
+
+    /// Whether what was seen proves control of `identifier` by the account key named by `thumbprint`.
+    ///
+    /// # Errors
+    /// Why it does not, in words for the requester.
+    pub fn judge(
+        &self,
+        identifier: &Identifier,
+        thumbprint: &Thumbprint,
+        observed: &Observed,
+    ) -> Result<(), ValidationFailure> {
+        let answer = observed.answer.as_ref().map_err(Clone::clone)?;
+        let expected = KeyAuthorization::new(&self.token, thumbprint);
+        match (self.kind, answer) {
+            (ChallengeType::Http01, Answer::Http { status, body, truncated, redirected, address }) => {
+                judge_http(&expected, *status, body, *truncated, *redirected, address)
+            }
+            (ChallengeType::Dns01, Answer::Txt { values }) => judge_txt(identifier, &expected, values),
+            (ChallengeType::TlsAlpn01, Answer::TlsAlpn { certificate, address }) => {
+                judge_tls_alpn(identifier, &expected, certificate, address)
+            }
+            (kind, _) => Err(ValidationFailure::new(
+                FailureKind::IncorrectResponse,
+                format!("what was fetched does not belong to a {kind} challenge"),
+            )),
+        }
+    }
+}
+
+/// RFC 8555 §8.3: the body is the key authorization; trailing white space is ignored.
+fn judge_http(
+    expected: &KeyAuthorization,
+    status: u16,
+    body: &[u8],
+    truncated: bool,
+    redirected: bool,
+    address: &str,
+) -> Result<(), ValidationFailure> {
+    let refuse = |detail: String| Err(ValidationFailure::new(FailureKind::Unauthorized, detail));
+    let length = if truncated { format!("more than {}", body.len()) } else { body.len().to_string() };
+    let seen = if redirected {
+        format!("{length} bytes")
+    } else {
+        format!("{length} bytes: \"{}\"", body.get(..64).unwrap_or(body).escape_ascii())
+    };
+    if status != 200 {
+        return refuse(format!("{address} answered with status {status} and {seen}"));
+    }
+    if !truncated && body.trim_ascii_end() == expected.as_str().as_bytes() {
+        return Ok(());
+    }
+    refuse(format!(
+        "{address} answered with {seen}; expected the key authorization \"{}\"",
+        expected.as_str()
+    ))
+}
+
+/// RFC 8555 §8.4: one of the TXT records is the digest of the key authorization.
+fn judge_txt(
+    identifier: &Identifier,
+    expected: &KeyAuthorization,
+    values: &[Vec<u8>],
+) -> Result<(), ValidationFailure> {
+    let wanted = expected.dns_value();
+    if values.iter().any(|value| value == wanted.as_bytes()) {
+        return Ok(());
+    }
+    let found = match values {
+        [] => "there is no TXT record".to_owned(),
+        [one] => format!("the TXT record is \"{}\"", one.get(..64).unwrap_or(one).escape_ascii()),
+        many => format!("none of the {} TXT records matches", many.len()),
+    };
+    Err(ValidationFailure::new(
+        FailureKind::Unauthorized,
+        format!("at _acme-challenge.{identifier} {found}; expected \"{wanted}\""),
+    ))
+}
+
+/// RFC 8737 §3: a self-signed certificate whose only subjectAltName is the identifier, with a critical
+/// id-pe-acmeIdentifier that holds SHA-256 of the key authorization.
+fn judge_tls_alpn(
+    identifier: &Identifier,
+    expected: &KeyAuthorization,
+    certificate: &[u8],
+    address: &str,
+) -> Result<(), ValidationFailure> {
+    use x509_cert::ext::pkix::SubjectAltName;
+    use x509_cert::ext::pkix::name::GeneralName;
+
+    let refuse = |detail: &str| {
+        let detail = format!("the certificate that {address} presented {detail}");
+        Err(ValidationFailure::new(FailureKind::Unauthorized, detail))
+    };
+    let Ok(certificate) = x509_cert::Certificate::from_der(certificate) else {
+        return refuse("is not valid DER");
+    };
+    let tbs = certificate.tbs_certificate();
+    if tbs.subject().to_der().ok() != tbs.issuer().to_der().ok() {
+        return refuse("is not self-signed");
+    }
+    let extensions = tbs.extensions().map(Vec::as_slice).unwrap_or_default();
+
+    let mut names = extensions.iter().filter(|e| e.extn_id == const_oid::db::rfc5280::ID_CE_SUBJECT_ALT_NAME);
+    let (Some(names), None) = (names.next(), names.next()) else {
+        return refuse("does not have exactly one subjectAltName extension");
+    };
+    let Ok(SubjectAltName(names)) = SubjectAltName::from_der(names.extn_value.as_bytes()) else {
+        return refuse("has a subjectAltName that is not valid DER");
+    };
+    let matches = match (names.as_slice(), identifier) {
+        ([GeneralName::DnsName(name)], Identifier::Dns(wanted)) => {
+            name.as_str().eq_ignore_ascii_case(wanted.as_str())
+        }
+        ([GeneralName::IpAddress(octets)], Identifier::Ip(IpAddr::V4(wanted))) => {
+            octets.as_bytes() == wanted.octets()
+        }
+        ([GeneralName::IpAddress(octets)], Identifier::Ip(IpAddr::V6(wanted))) => {
+            octets.as_bytes() == wanted.octets()
+        }
+        _ => false,
+    };
+    if !matches {
+        return refuse(&format!("does not have {identifier} as its only subjectAltName"));
+    }
+
+    let mut proofs = extensions.iter().filter(|e| e.extn_id == ACME_IDENTIFIER);
+    let (Some(proof), None) = (proofs.next(), proofs.next()) else {
+        return refuse("does not have exactly one acmeIdentifier extension");
+    };
+    if !proof.critical {
+        return refuse("has an acmeIdentifier extension that is not critical");
+    }
+    let digest = <&OctetStringRef>::from_der(proof.extn_value.as_bytes());
+    match digest {
+        Ok(digest)
+            if constant_time::verify_slices_are_equal(digest.as_bytes(), &expected.sha256()).is_ok() =>
+        {
+            Ok(())
+        }
+        Ok(_) => refuse("has an acmeIdentifier that is not the digest of the key authorization"),
+        Err(_) => refuse("has an acmeIdentifier that is no OCTET STRING"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn http(body: &str) -> (Challenge, Thumbprint, Observed) {
+        let challenge = Challenge {
+            kind: ChallengeType::Http01,
+            token: Token("LoqXcYV8q5ONbJQxbmR7SCTNo3tiAXDfowyjxAjEuX0".into()),
+            state: ChallengeState::Pending,
+        };
+        let answer = Answer::Http {
+            status: 200,
+            body: body.as_bytes().to_vec(),
+            truncated: false,
+            redirected: false,
+            address: "192.0.2.1:80".into(),
+        };
+        (challenge, Thumbprint([7; 32]), Observed { addresses: vec![], answer: Ok(answer) })
+    }
+
+    fn name() -> Identifier {
+        Identifier::from_text("www.example.org").unwrap()
+    }
+
+    #[test]
+    fn rfc8555_8_3_http_01_ignores_only_trailing_white_space() {
+        let (challenge, thumbprint, _) = http("");
+        let good = KeyAuthorization::new(&challenge.token, &thumbprint);
+        for (body, fine) in [
+            (good.as_str().to_owned(), true),
+            (format!("{}\r\n", good.as_str()), true),
+            (format!(" {}", good.as_str()), false),
+            (format!("{}x", good.as_str()), false),
+            (String::new(), false),
+        ] {
+            let (challenge, thumbprint, observed) = http(&body);
+            assert_eq!(challenge.judge(&name(), &thumbprint, &observed).is_ok(), fine, "{body}");
+        }
+    }
+
+    #[test]
+    fn at_most_64_escaped_bytes_of_a_body_are_shown_and_none_after_a_redirect() {
+        let (challenge, thumbprint, mut observed) = http(&"S".repeat(300));
+        let failure = challenge.judge(&name(), &thumbprint, &observed).unwrap_err();
+        assert_eq!(failure.detail.matches('S').count() - challenge.token.as_str().matches('S').count(), 64);
+        if let Ok(Answer::Http { redirected, .. }) = &mut observed.answer {
+            *redirected = true;
+        }
+        let failure = challenge.judge(&name(), &thumbprint, &observed).unwrap_err();
+        assert!(!failure.detail.contains("SSSS"), "{}", failure.detail);
+    }
+
+    #[test]
+    fn rfc8555_8_4_dns_01_takes_any_of_several_records() {
+        let (mut challenge, thumbprint, mut observed) = http("");
+        challenge.kind = ChallengeType::Dns01;
+        let value = KeyAuthorization::new(&challenge.token, &thumbprint).dns_value();
+        observed.answer = Ok(Answer::Txt { values: vec![b"other".to_vec(), value.into_bytes()] });
+        assert_eq!(challenge.judge(&name(), &thumbprint, &observed), Ok(()));
+        observed.answer = Ok(Answer::Txt { values: vec![] });
+        assert!(challenge.judge(&name(), &thumbprint, &observed).is_err());
+    }
+
+    #[test]
+    fn wildcards_are_proven_by_dns_only_and_addresses_never_by_dns() {
+        let wildcard = Identifier::from_text("*.example.org").unwrap();
+        let address = Identifier::from_text("192.0.2.1").unwrap();
+        assert_eq!(ChallengeType::ALL.map(|kind| kind.proves(&wildcard)), [false, true, false]);
+        assert_eq!(ChallengeType::ALL.map(|kind| kind.proves(&address)), [true, false, true]);
+    }
+}

@@ -1,0 +1,114 @@
+//! Audit events: what happened, by whose hand, in entries whose bytes and hashes can stand in a Merkle log.
+
+use serde::{Deserialize, Serialize};
+
+use aws_lc_rs::digest;
+
+use crate::id::{AccountId, AuthorizationId, CredentialId, IssuerId, OrderId};
+use crate::pkix::public_key::KeyHash;
+use crate::revocation::RevocationReason;
+use crate::store::CertificateId;
+use crate::time::Timestamp;
+
+/// One entry of the audit log.
+///
+/// The store encodes it once, as JSON with the fields in this order, and keeps exactly those bytes with their
+/// [`leaf_hash`]; its index is its place in the log and given inside the writing transaction. A stored type: fields
+/// and variants may be added, never renamed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditEvent {
+    /// When it was decided.
+    pub at: Timestamp,
+    /// By whose hand.
+    pub actor: Actor,
+    /// What happened.
+    #[serde(flatten)]
+    pub action: Action,
+}
+
+/// By whose hand something happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Actor {
+    /// An ACME account.
+    Account(AccountId),
+    /// Whoever proved possession of a certificate's private key.
+    CertificateKey(KeyHash),
+    /// A person at this machine, by user id.
+    Operator {
+        /// The Unix user id.
+        uid: u32,
+    },
+    /// The CA itself: timers, recovery, renewal of its own certificates.
+    Authority,
+    /// Somebody not yet known: a new account being created.
+    Stranger,
+}
+
+/// What happened. Never holds a secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "action", rename_all = "snake_case")]
+#[allow(missing_docs, reason = "the fields are the things the variants name")]
+pub enum Action {
+    /// An ACME account came to be.
+    AccountCreated { account: AccountId, directory: String, contacts: Vec<String> },
+    /// Its contacts or its agreement to the terms changed.
+    AccountUpdated { account: AccountId, contacts: Vec<String> },
+    /// It was deactivated.
+    AccountDeactivated { account: AccountId },
+    /// Its key was replaced.
+    AccountKeyChanged { account: AccountId, thumbprint: String },
+    /// An order was placed.
+    OrderCreated { order: OrderId, account: AccountId, identifiers: Vec<String> },
+    /// A challenge was decided.
+    ChallengeDecided {
+        authorization: AuthorizationId,
+        identifier: String,
+        challenge: String,
+        valid: bool,
+        detail: String,
+    },
+    /// An authorization was deactivated by its account.
+    AuthorizationDeactivated { authorization: AuthorizationId },
+    /// A CSR was accepted.
+    OrderFinalized { order: OrderId, key: KeyHash },
+    /// An order failed for good.
+    OrderFailed { order: OrderId, detail: String },
+    /// A certificate is about to be signed: log before sign.
+    CertificateReserved {
+        certificate: CertificateId,
+        profile: String,
+        names: Vec<String>,
+        key: KeyHash,
+        tbs_sha256: String,
+    },
+    /// It was signed.
+    CertificateIssued { certificate: CertificateId, sha256: String },
+    /// It was given up; a signature may exist, so it counts as revoked.
+    CertificateAbandoned { certificate: CertificateId, detail: String },
+    /// It was revoked.
+    CertificateRevoked { certificate: CertificateId, reason: RevocationReason },
+    /// A CRL is about to be signed.
+    CrlReserved { issuer: IssuerId, shard: u32, number: u64, entries: u64, tbs_sha256: String },
+    /// It was published.
+    CrlPublished { issuer: IssuerId, shard: u32, number: u64, sha256: String },
+    /// An issuer came to be.
+    IssuerCreated { issuer: IssuerId, subject: String, key: KeyHash },
+    /// A role asked for a certificate for a key of its own.
+    CredentialRequested { credential: CredentialId, role: String, key: KeyHash },
+    /// A key was blocked for ever.
+    KeyBlocked { key: KeyHash, detail: String },
+}
+
+/// The Merkle leaf hash of an entry: SHA-256(0x00 ‖ entry), [RFC 6962 §2.1].
+///
+/// [RFC 6962 §2.1]: https://www.rfc-editor.org/rfc/rfc6962#section-2.1
+#[must_use]
+pub fn leaf_hash(entry: &[u8]) -> [u8; 32] {
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(&[0]);
+    context.update(entry);
+    let mut out = [0; 32];
+    out.copy_from_slice(context.finish().as_ref());
+    out
+}

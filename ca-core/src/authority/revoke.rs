@@ -1,0 +1,167 @@
+//! Revocation: on a request that a front end took, and by an operator.
+
+use thiserror::Error;
+
+use crate::acme::{Authorization, AuthorizationStatus};
+use crate::audit::{Action, Actor, AuditEvent};
+use crate::id::{AccountId, EffectId};
+use crate::revocation::RevocationReason;
+use crate::store::{
+    CertificateId, CertificateRecord, CertificateState, Change, Commit, EffectKind, Origin, Revocation,
+    RevocationRequester, StoreError,
+};
+use crate::time::Timestamp;
+
+use super::{ATTEMPTS, Authority, AuthorityError};
+
+/// Why a certificate was not revoked.
+#[derive(Clone, Debug, Error)]
+pub enum RevokeError {
+    /// There is no such certificate.
+    #[error("there is no certificate '{0}'")]
+    NotFound(CertificateId),
+    /// It is revoked, or was given up, already.
+    #[error("the certificate '{0}' is revoked already")]
+    AlreadyRevoked(CertificateId),
+    /// It is not signed yet.
+    #[error("the certificate '{0}' is being issued: try again in a moment")]
+    NotIssued(CertificateId),
+    /// The store or the clock stands in the way.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+}
+
+impl From<StoreError> for RevokeError {
+    fn from(error: StoreError) -> Self {
+        Self::Authority(error.into())
+    }
+}
+
+impl Authority {
+    /// Revokes a certificate and asks for its shard's CRL; OCSP says so as soon as this returns.
+    ///
+    /// A key that was compromised is blocked for ever.
+    ///
+    /// # Errors
+    /// See [`RevokeError`].
+    pub async fn revoke(
+        &self,
+        id: CertificateId,
+        reason: RevocationReason,
+        actor: Actor,
+    ) -> Result<(), RevokeError> {
+        self.revoke_and(id, reason, actor, None).await
+    }
+
+    async fn revoke_and(
+        &self,
+        id: CertificateId,
+        reason: RevocationReason,
+        actor: Actor,
+        done: Option<EffectId>,
+    ) -> Result<(), RevokeError> {
+        for _ in 0..ATTEMPTS {
+            // A clock that is behind may still revoke: the revocation must not wait for it.
+            let now = self.clock.now();
+            let record =
+                self.store.certificate(id.clone()).await?.ok_or_else(|| RevokeError::NotFound(id.clone()))?;
+            match record.state {
+                CertificateState::Issued { .. } => {}
+                CertificateState::Reserved => return Err(RevokeError::NotIssued(id)),
+                CertificateState::Revoked { .. } | CertificateState::Abandoned { .. } => {
+                    return Err(RevokeError::AlreadyRevoked(id));
+                }
+            }
+            match self.store.commit(self.revocation(&record, reason, actor.clone(), done, now)).await {
+                Err(StoreError::Conflict) => {}
+                other => return Ok(other?),
+            }
+        }
+        Err(StoreError::Conflict.into())
+    }
+
+    fn revocation(
+        &self,
+        record: &CertificateRecord,
+        reason: RevocationReason,
+        actor: Actor,
+        done: Option<EffectId>,
+        now: Timestamp,
+    ) -> Commit {
+        let event = |action| AuditEvent { at: now, actor: actor.clone(), action };
+        let id = record.id.clone();
+        let revocation = Revocation { at: now, reason };
+        let mut changes = vec![Change::RevokeCertificate { id: id.clone(), revocation }];
+        let mut audit = vec![event(Action::CertificateRevoked { certificate: id.clone(), reason })];
+        if reason == RevocationReason::KeyCompromise {
+            let detail = format!("certificate {id} was revoked for keyCompromise");
+            audit.push(event(Action::KeyBlocked { key: record.key, detail: detail.clone() }));
+            changes.push(Change::BlockKey { key: record.key, at: now, detail });
+        }
+        changes.extend(done.map(Change::EffectDone));
+        let publish = EffectKind::PublishCrl { issuer: id.issuer, shard: record.shard };
+        Commit { changes, effects: vec![self.effect(publish, now)], audit, ..Commit::default() }
+    }
+
+    /// Carries out a revocation that a front end authenticated; whether the requester may is judged here again.
+    pub(super) async fn revoke_on_request(
+        &self,
+        effect: EffectId,
+        id: CertificateId,
+        reason: RevocationReason,
+        requester: RevocationRequester,
+    ) -> Result<(), AuthorityError> {
+        let Some(record) = self.store.certificate(id.clone()).await? else {
+            return self.drop_effect(effect).await;
+        };
+        let actor = match requester {
+            RevocationRequester::Account(account) => Actor::Account(account),
+            RevocationRequester::CertificateKey(key) => Actor::CertificateKey(key),
+        };
+        if !self.may_revoke(&record, &requester).await? {
+            tracing::warn!(certificate = %id, ?requester, "a revocation was asked for by somebody who may not");
+            return self.drop_effect(effect).await;
+        }
+        match self.revoke_and(id, reason, actor, Some(effect)).await {
+            Ok(()) => Ok(()),
+            Err(RevokeError::NotFound(_) | RevokeError::AlreadyRevoked(_)) => self.drop_effect(effect).await,
+            Err(RevokeError::NotIssued(_)) => {
+                Err(StoreError::Busy("the certificate is being issued".into()).into())
+            }
+            Err(RevokeError::Authority(error)) => Err(error),
+        }
+    }
+
+    /// RFC 8555 §7.6: the account that it was issued to, an account with authorizations for all its names, or the
+    /// holder of its key. Our own certificates are revoked by operators only.
+    async fn may_revoke(
+        &self,
+        record: &CertificateRecord,
+        requester: &RevocationRequester,
+    ) -> Result<bool, AuthorityError> {
+        let Origin::Order { account: owner, .. } = &record.origin else { return Ok(false) };
+        match requester {
+            RevocationRequester::CertificateKey(key) => Ok(*key == record.key),
+            RevocationRequester::Account(account) if account == owner => Ok(true),
+            RevocationRequester::Account(account) => self.is_authorized_for_all(*account, record).await,
+        }
+    }
+
+    async fn is_authorized_for_all(
+        &self,
+        account: AccountId,
+        record: &CertificateRecord,
+    ) -> Result<bool, AuthorityError> {
+        let now = self.clock.now();
+        for name in &record.names {
+            let held = self.store.valid_authorizations(account, name.clone()).await?;
+            let covers = |authorization: &Authorization| {
+                authorization.covers(name) && authorization.status(now) == AuthorizationStatus::Valid
+            };
+            if !held.iter().any(covers) {
+                return Ok(false);
+            }
+        }
+        Ok(!record.names.is_empty())
+    }
+}

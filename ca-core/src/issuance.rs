@@ -1,0 +1,454 @@
+//! From an approved request to a certificate that may be signed: `Approved → Tbs → CertificateRecord (reserved)`.
+//!
+//! Everything here is pure. Each step takes what the one before made, so that nothing can be signed that was not
+//! approved, built by us, linted and reserved.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use const_oid::ObjectIdentifier;
+use const_oid::db::rfc5280;
+use der::Decode;
+use der::flagset::FlagSet;
+use thiserror::Error;
+use x509_cert::ext::pkix::KeyUsages;
+use x509_cert::name::Name;
+
+use crate::acme::order::OrderFailure;
+use crate::acme::{Authorization, AuthorizationStatus, Order, OrderState};
+use crate::id::{IssuerId, to_hex};
+use crate::lint::{LintFindings, lint};
+use crate::pkix::certificate::{CaCertificate, CaCertificateError, CertificateContent};
+use crate::pkix::csr::Csr;
+use crate::pkix::extensions;
+use crate::pkix::identifier::Identifier;
+use crate::pkix::name::{InvalidAttribute, MAX_ATTRIBUTE, distinguished_name};
+use crate::pkix::public_key::{PublicKey, PublicKeyAlgorithm, sha256};
+use crate::pkix::serial::SerialNumber;
+use crate::policy::DirectoryPolicy;
+use crate::profile::{Profile, ProfileName, Usage};
+use crate::signing::{SignatureAlgorithm, SigningKey};
+use crate::store::{CertificateId, CertificateRecord, CertificateState, IssuerRecord, Origin};
+use crate::time::Timestamp;
+
+/// A CA with its key: the only thing that signs certificates and CRLs.
+#[derive(Clone)]
+pub struct Issuer {
+    record: IssuerRecord,
+    certificate: CaCertificate,
+    key: Arc<dyn SigningKey>,
+}
+
+/// A record and a key do not make an issuer; the operator acts.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum IssuerError {
+    /// It has no certificate: its creation did not finish.
+    #[error("the issuer '{0}' has no certificate")]
+    NoCertificate(IssuerId),
+    /// Its certificate is not a CA's.
+    #[error("the issuer '{0}': {1}")]
+    Certificate(IssuerId, CaCertificateError),
+    /// The key in the backend is another one.
+    #[error("the key '{label}' is not the key of the issuer '{issuer}': was the key backend replaced?")]
+    OtherKey {
+        /// The issuer.
+        issuer: IssuerId,
+        /// The key's label.
+        label: String,
+    },
+}
+
+impl Issuer {
+    /// Checks that the newest certificate is a CA's and belongs to the key.
+    ///
+    /// # Errors
+    /// See [`IssuerError`].
+    pub fn new(record: IssuerRecord, key: Arc<dyn SigningKey>) -> Result<Self, IssuerError> {
+        let newest =
+            record.certificates.first().ok_or_else(|| IssuerError::NoCertificate(record.id.clone()))?;
+        let certificate = CaCertificate::from_der(&newest.der)
+            .map_err(|why| IssuerError::Certificate(record.id.clone(), why))?;
+        if certificate.public_key != *key.public_key() {
+            return Err(IssuerError::OtherKey { issuer: record.id.clone(), label: key.label().to_string() });
+        }
+        Ok(Self { record, certificate, key })
+    }
+
+    /// The issuer's row.
+    #[must_use]
+    pub fn record(&self) -> &IssuerRecord {
+        &self.record
+    }
+
+    /// Its newest CA certificate.
+    #[must_use]
+    pub fn certificate(&self) -> &CaCertificate {
+        &self.certificate
+    }
+
+    /// Its key.
+    #[must_use]
+    pub fn key(&self) -> &Arc<dyn SigningKey> {
+        &self.key
+    }
+}
+
+/// Where relying parties find CRLs, CA certificates and OCSP: bases without a trailing slash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PkiUrls {
+    /// Base of `/crl/…` and `/ca/…`.
+    pub crl: String,
+    /// Base of `/ocsp`.
+    pub ocsp: String,
+}
+
+impl PkiUrls {
+    /// The URL of an issuer's CRL shard.
+    #[must_use]
+    pub fn crl(&self, issuer: &IssuerId, shard: u32) -> String {
+        format!("{}/crl/{issuer}/{shard}.crl", self.crl)
+    }
+
+    /// The URL of an issuer's CA certificate.
+    #[must_use]
+    pub fn ca_certificate(&self, issuer: &IssuerId) -> String {
+        format!("{}/ca/{issuer}.cer", self.crl)
+    }
+
+    /// The URL of the OCSP responder.
+    #[must_use]
+    pub fn ocsp(&self) -> String {
+        format!("{}/ocsp", self.ocsp)
+    }
+
+    /// Whether a URL of ours leads to this machine only, so that no relying party elsewhere can follow it.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        [&self.crl, &self.ocsp].into_iter().any(|url| is_loopback_url(url))
+    }
+}
+
+/// Whether a URL's host is `localhost`, below `.localhost`, or a loopback address.
+#[must_use]
+pub fn is_loopback_url(url: &str) -> bool {
+    let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = match authority.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => authority.rsplit_once(':').map_or(authority, |(host, _)| host),
+    };
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    host == "localhost"
+        || host.ends_with(".localhost")
+        || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// A request that policy admits: who is to be certified, with which key, as what.
+#[derive(Clone, Debug)]
+pub struct Approved {
+    /// What kind of certificate.
+    pub kind: Kind,
+    /// The name of the profile, for the inventory.
+    pub profile: ProfileName,
+    /// The subject; may be empty if there are names.
+    pub subject: Name,
+    /// The subjectAltName entries.
+    pub names: Vec<Identifier>,
+    /// The subject's key.
+    pub public_key: PublicKey,
+    /// How long it is to be valid, from notBefore.
+    pub validity: Duration,
+    /// How far notBefore lies in the past.
+    pub backdate: Duration,
+    /// For whom.
+    pub origin: Origin,
+}
+
+/// The kinds of certificate that we make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A self-signed root.
+    Root,
+    /// A CA below a root.
+    IssuingCa,
+    /// A delegated OCSP responder, RFC 6960 §4.2.2.2.
+    Responder,
+    /// A subscriber's, or one of our own listeners'.
+    EndEntity(Usage),
+}
+
+/// Judges an order in `processing` once more, from fresh rows: authorizations, names, key, CSR.
+///
+/// # Errors
+/// Why the order fails for good.
+pub fn approve_order(
+    order: &Order,
+    authorizations: &[Authorization],
+    policy: &DirectoryPolicy,
+    profile: &Profile,
+    now: Timestamp,
+) -> Result<Approved, OrderFailure> {
+    let OrderState::Processing { csr } = &order.state else {
+        return Err(OrderFailure::Internal { detail: "the order is not in processing".to_owned() });
+    };
+    for identifier in &order.identifiers {
+        let valid = authorizations.iter().any(|authorization| {
+            authorization.account == order.account
+                && authorization.covers(identifier)
+                && authorization.status(now) == AuthorizationStatus::Valid
+        });
+        if !valid {
+            return Err(OrderFailure::Unauthorized {
+                detail: format!("the authorization for '{identifier}' is not valid any more"),
+            });
+        }
+        policy
+            .permits(identifier)
+            .map_err(|refused| OrderFailure::RejectedIdentifier { detail: refused.to_string() })?;
+    }
+    let bad_csr = |error: crate::pkix::csr::CsrError| OrderFailure::BadCsr { detail: error.to_string() };
+    let csr = Csr::from_der(csr).map_err(bad_csr)?;
+    csr.require_names(&order.identifiers).map_err(bad_csr)?;
+    policy.subscriber_keys.require(csr.public_key()).map_err(bad_csr)?;
+    let common_name =
+        order.identifiers.first().map(ToString::to_string).filter(|name| name.len() <= MAX_ATTRIBUTE);
+    let subject = distinguished_name(None, common_name.as_deref())
+        .map_err(|error| OrderFailure::Internal { detail: error.to_string() })?;
+    Ok(Approved {
+        kind: Kind::EndEntity(profile.usage),
+        profile: profile.name.clone(),
+        subject,
+        names: order.identifiers.clone(),
+        public_key: csr.public_key().clone(),
+        validity: profile.validity,
+        backdate: profile.backdate,
+        origin: Origin::Order { order: order.id, account: order.account },
+    })
+}
+
+/// Why no to-be-signed certificate came to be.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum BuildError {
+    /// The issuer's certificate ends before the new one would begin: rotate the issuer.
+    #[error("the issuer '{issuer}' ends at {not_after}: create a new issuing CA")]
+    IssuerEnds {
+        /// The issuer.
+        issuer: IssuerId,
+        /// When its certificate ends.
+        not_after: Timestamp,
+    },
+    /// A name can't stand in a subject.
+    #[error(transparent)]
+    Subject(#[from] InvalidAttribute),
+    /// A URL or another part can't be encoded.
+    #[error("the certificate can't be encoded: {0}")]
+    Encoding(String),
+    /// Lint refuses it.
+    #[error(transparent)]
+    Lint(#[from] LintFindings),
+}
+
+impl From<der::Error> for BuildError {
+    fn from(error: der::Error) -> Self {
+        Self::Encoding(error.to_string())
+    }
+}
+
+/// Builds, lints and wraps what is to be signed into its inventory row, in state `reserved`.
+///
+/// Nothing outlives its issuer. Key identifiers are those of RFC 7093 §2 method 1.
+///
+/// # Errors
+/// See [`BuildError`].
+pub fn build(
+    approved: &Approved,
+    issuer: &Issuer,
+    serial: SerialNumber,
+    urls: &PkiUrls,
+    now: Timestamp,
+) -> Result<CertificateRecord, BuildError> {
+    let ca = issuer.certificate();
+    let id = &issuer.record().id;
+    if ca.not_after <= now {
+        return Err(BuildError::IssuerEnds { issuer: id.clone(), not_after: ca.not_after });
+    }
+    let not_before = now.minus(approved.backdate).whole_seconds().max(ca.not_before);
+    let not_after = last_second(not_before, approved.validity).min(ca.not_after);
+    let shard = shard(&serial, issuer.record().shards);
+    let mut extensions = vec![
+        extensions::authority_key_identifier(&ca.key_identifier)?,
+        extensions::subject_key_identifier(&approved.public_key.key_identifier())?,
+    ];
+    match approved.kind {
+        Kind::Root => return Err(BuildError::Encoding("a root has no issuer but itself".to_owned())),
+        Kind::IssuingCa => {
+            extensions.push(extensions::basic_constraints(true, Some(0))?);
+            extensions.push(extensions::key_usage(KeyUsages::KeyCertSign | KeyUsages::CRLSign)?);
+            extensions.push(extensions::crl_distribution_point(&urls.crl(id, shard))?);
+            extensions.push(extensions::authority_info_access(None, &urls.ca_certificate(id))?);
+        }
+        Kind::Responder => {
+            extensions.push(extensions::key_usage(KeyUsages::DigitalSignature)?);
+            extensions.push(extensions::extended_key_usage(rfc5280::ID_KP_OCSP_SIGNING)?);
+            extensions.push(extensions::ocsp_no_check()?);
+        }
+        Kind::EndEntity(usage) => {
+            extensions.push(extensions::key_usage(subscriber_key_usage(&approved.public_key))?);
+            extensions.push(extensions::extended_key_usage(purpose(usage))?);
+            extensions.push(extensions::crl_distribution_point(&urls.crl(id, shard))?);
+            extensions.push(extensions::authority_info_access(Some(&urls.ocsp()), &urls.ca_certificate(id))?);
+        }
+    }
+    if !approved.names.is_empty() {
+        extensions.push(extensions::subject_alt_name(&approved.names, approved.subject.is_empty())?);
+    }
+    let content = CertificateContent {
+        serial,
+        signature: issuer.key().algorithm(),
+        issuer: ca.subject.clone(),
+        not_before,
+        not_after,
+        subject: approved.subject.clone(),
+        public_key: approved.public_key.clone(),
+        extensions,
+    };
+    let tbs = content.to_tbs_der()?;
+    lint(&tbs, Some(ca), approved.kind == Kind::IssuingCa)?;
+    Ok(reserved(&content, tbs, approved, id.clone(), shard, now))
+}
+
+/// As [`build`], for a root's own certificate, which its own key signs.
+///
+/// # Errors
+/// See [`BuildError`].
+pub fn build_root(
+    approved: &Approved,
+    issuer: &IssuerId,
+    signature: SignatureAlgorithm,
+    serial: SerialNumber,
+    now: Timestamp,
+) -> Result<CertificateRecord, BuildError> {
+    let not_before = now.minus(approved.backdate).whole_seconds();
+    let content = CertificateContent {
+        serial,
+        signature,
+        issuer: approved.subject.clone(),
+        not_before,
+        not_after: last_second(not_before, approved.validity),
+        subject: approved.subject.clone(),
+        public_key: approved.public_key.clone(),
+        extensions: vec![
+            extensions::subject_key_identifier(&approved.public_key.key_identifier())?,
+            extensions::basic_constraints(true, None)?,
+            extensions::key_usage(KeyUsages::KeyCertSign | KeyUsages::CRLSign)?,
+        ],
+    };
+    let tbs = content.to_tbs_der()?;
+    lint(&tbs, None, true)?;
+    Ok(reserved(&content, tbs, approved, issuer.clone(), 0, now))
+}
+
+/// notAfter is the last second, so a certificate of n days covers exactly n days (RFC 5280 §4.1.2.5).
+fn last_second(not_before: Timestamp, validity: Duration) -> Timestamp {
+    not_before.plus(validity.saturating_sub(Duration::from_secs(1))).whole_seconds()
+}
+
+fn reserved(
+    content: &CertificateContent,
+    tbs: Vec<u8>,
+    approved: &Approved,
+    issuer: IssuerId,
+    shard: u32,
+    now: Timestamp,
+) -> CertificateRecord {
+    CertificateRecord {
+        id: CertificateId { issuer, serial: content.serial },
+        state: CertificateState::Reserved,
+        tbs,
+        der: None,
+        profile: approved.profile.clone(),
+        subject: approved.subject.to_string(),
+        names: approved.names.clone(),
+        key: approved.public_key.hash(),
+        not_before: content.not_before,
+        not_after: content.not_after,
+        shard,
+        origin: approved.origin.clone(),
+        reserved_at: now,
+        revision: 0,
+    }
+}
+
+/// The shard of a new certificate: serials are random, so their last octets spread evenly.
+fn shard(serial: &SerialNumber, shards: u32) -> u32 {
+    let tail =
+        serial.as_bytes().iter().rev().take(4).fold(0u32, |tail, octet| (tail << 8) | u32::from(*octet));
+    tail % shards.max(1)
+}
+
+/// RSA keys may also be used for key transport, RFC 5280 §4.2.1.3, RFC 4055, RFC 8410.
+fn subscriber_key_usage(key: &PublicKey) -> FlagSet<KeyUsages> {
+    match key.algorithm() {
+        PublicKeyAlgorithm::Rsa(_) => KeyUsages::DigitalSignature | KeyUsages::KeyEncipherment,
+        _ => KeyUsages::DigitalSignature.into(),
+    }
+}
+
+fn purpose(usage: Usage) -> ObjectIdentifier {
+    match usage {
+        Usage::TlsServer => rfc5280::ID_KP_SERVER_AUTH,
+        Usage::TlsClient => rfc5280::ID_KP_CLIENT_AUTH,
+    }
+}
+
+/// SHA-256 of what is to be signed, as the log shows it.
+#[must_use]
+pub fn tbs_sha256(tbs: &[u8]) -> String {
+    to_hex(&sha256(tbs))
+}
+
+/// Reads a Name that was stored in DER.
+///
+/// # Errors
+/// If it is none.
+pub fn stored_name(der: &[u8]) -> Result<Name, der::Error> {
+    Name::from_der(der)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_urls_are_told_from_others() {
+        for url in [
+            "http://127.0.0.1:8080",
+            "http://localhost",
+            "https://LOCALHOST.:8443/x",
+            "http://pki.localhost:80",
+            "http://[::1]:8080/",
+            "http://127.1.2.3",
+        ] {
+            assert!(is_loopback_url(url), "{url}");
+        }
+        for url in [
+            "http://pki.example.org",
+            "http://localhost.example.org",
+            "http://10.0.0.1:8080",
+            "http://[fd00::1]",
+        ] {
+            assert!(!is_loopback_url(url), "{url}");
+        }
+    }
+
+    #[test]
+    fn shards_spread_serials_evenly_and_stay_in_range() {
+        let mut counts = [0u32; 16];
+        for i in 0..1600u32 {
+            let digest = sha256(&i.to_be_bytes());
+            let serial = SerialNumber::from_be_bytes(&digest[..20]).unwrap();
+            counts[shard(&serial, 16) as usize] += 1;
+        }
+        assert!(counts.iter().all(|count| (50..200).contains(count)), "{counts:?}");
+    }
+}

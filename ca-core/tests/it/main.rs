@@ -1,0 +1,12 @@
+//! Tests of ca-core through its public interface, on the real store and software keys.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test reports by panicking, also in its helper functions"
+)]
+
+mod authority;
+mod ca;
+mod csr;
+mod orders;

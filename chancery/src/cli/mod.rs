@@ -1,0 +1,89 @@
+//! The command line.
+
+mod arguments;
+mod completions;
+mod inventory;
+mod lifecycle;
+pub mod output;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+use clap::error::ErrorKind;
+
+pub use arguments::Arguments;
+use arguments::Command;
+use output::Output;
+
+use crate::data::DataDir;
+use crate::failure::{Code, Failure};
+use crate::listen::sockets::Handed;
+
+/// The program's command line as clap knows it, for completions and tests.
+#[must_use]
+pub fn command() -> clap::Command {
+    Arguments::command()
+}
+
+/// Runs one command line to its end.
+#[must_use]
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let json = arguments.iter().any(|argument| argument == "--json");
+    let parsed = match Arguments::try_parse_from(&arguments) {
+        Ok(parsed) => parsed,
+        Err(error) if json && !matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            let detail = error.kind().as_str().unwrap_or("wrong arguments").to_owned();
+            let rendered = error.render().to_string();
+            let first = rendered.lines().next().unwrap_or(&detail).trim_start_matches("error: ").to_owned();
+            Output::new(true).failure(&Failure::new(Code::Usage, first, "see `chancery --help`"));
+            return ExitCode::from(2);
+        }
+        Err(error) => {
+            // Writing help fails only if nobody reads it.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let output = Output::new(parsed.json);
+    match dispatch(parsed, &output) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output.failure(&failure);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(arguments: Arguments, output: &Output) -> Result<(), Failure> {
+    if let Command::Completions { shell } = arguments.command {
+        completions::print(shell);
+        return Ok(());
+    }
+    let data = DataDir::new(&arguments.data)?;
+    // Taken while this process has one thread: they are read from the environment.
+    let handed = match arguments.command {
+        Command::Up(_) | Command::Serve(_) => Handed::from_environment()?,
+        _ => Handed::default(),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|e| {
+        Failure::new(Code::System, format!("can't start the runtime: {e}"), "check the limits on threads: ulimit -u")
+    })?;
+    runtime.block_on(async {
+        match arguments.command {
+            Command::Up(up) => lifecycle::up(&data, up, handed, output).await,
+            Command::Init(init) => lifecycle::init(&data, init, output).await,
+            Command::Serve(serve) => lifecycle::serve(&data, serve, handed, output).await,
+            Command::Doctor => crate::doctor::run(&data, output).await,
+            Command::Completions { .. } => Ok(()),
+            Command::Root(command) => inventory::issuers(&data, ca_core::store::IssuerKind::Root, command, output).await,
+            Command::Issuer(command) => {
+                inventory::issuers(&data, ca_core::store::IssuerKind::Issuing, command, output).await
+            }
+            Command::Certificate(command) => inventory::certificates(&data, command, output).await,
+            Command::Account(command) => inventory::accounts(&data, command, output).await,
+            Command::Order(command) => inventory::orders(&data, command, output).await,
+        }
+    })
+}

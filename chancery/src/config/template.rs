@@ -1,0 +1,327 @@
+//! The commented `chancery.toml` that `up` and `init` write; the program never changes it afterwards.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+/// What the file is written for.
+#[derive(Clone, Debug)]
+pub struct Template {
+    /// For whom: decides what is admitted and where the listeners are.
+    pub purpose: Purpose,
+    /// `acme.public_url`.
+    pub acme_url: String,
+    /// `pki.public_url`.
+    pub pki_url: String,
+    /// `acme.http01_port`.
+    pub http01_port: u16,
+    /// `acme.tls_alpn01_port`.
+    pub tls_alpn01_port: u16,
+    /// Where the keys are.
+    pub keys: Keys,
+}
+
+/// A first look, or service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// `up`: loopback only, any name.
+    FirstLook,
+    /// `init`: all addresses, no name until the operator lists some.
+    Service,
+}
+
+/// Where the CA's keys are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Keys {
+    /// Files under a passphrase.
+    Software,
+    /// A PKCS#11 token.
+    Pkcs11 {
+        /// The module's library.
+        module: PathBuf,
+        /// The token's label.
+        token: String,
+        /// The file with the user PIN.
+        pin_file: PathBuf,
+    },
+}
+
+impl Template {
+    /// The file's text.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        for section in [Self::head, Self::listen, Self::acme, Self::validation, Self::pki, Self::keys, Self::rest] {
+            text.push_str(&section(self));
+        }
+        text
+    }
+
+    fn head(&self) -> String {
+        "\
+# Chancery's configuration. The program reads this file at start and never changes it.
+# Every key can be overridden by an environment variable CHANCERY__SECTION__KEY, for example
+# CHANCERY__ACME__HTTP01_PORT=5002. Keys that are commented out show their defaults.
+"
+        .to_owned()
+    }
+
+    fn listen(&self) -> String {
+        let host = match self.purpose {
+            Purpose::FirstLook => "127.0.0.1",
+            Purpose::Service => "[::]",
+        };
+        format!(
+            "
+[listen]
+# ACME, HTTPS with a certificate of this CA. With acme_tls = false it is plain HTTP, for a proxy in front.
+acme = \"{host}:8443\"
+#acme_tls = true
+# OCSP, CRLs and CA certificates, plain HTTP as these protocols expect it.
+pki = \"{host}:8080\"
+# Set these two, to different addresses, where roles ocsp and crl run as processes of their own.
+#ocsp = \"{host}:8080\"
+#crl = \"{host}:8081\"
+# /metrics, /healthz and /readyz. Nothing here is for strangers.
+metrics = \"127.0.0.1:9464\"
+#max_connections = 4096
+#header_timeout_seconds = 10
+#request_timeout_seconds = 60
+"
+        )
+    }
+
+    fn acme(&self) -> String {
+        let names = match self.purpose {
+            Purpose::FirstLook => {
+                "\
+# The names that can be ordered. \"*\" alone admits any: for a first look only.
+allowed_names = [\"*\"]
+wildcards = true
+"
+            }
+            Purpose::Service => {
+                "\
+# The names that can be ordered; nothing is issued until some are listed. \"host.example.org\" is one name,
+# \".example.org\" a domain and all below it, \"10.0.0.0/8\" addresses.
+allowed_names = []
+wildcards = false
+"
+            }
+        };
+        let port_note = if self.http01_port == 80 {
+            ""
+        } else {
+            "# Port 80 is not free for this user's ACME clients, so challenges are answered on these two.\n"
+        };
+        format!(
+            "
+[acme]
+# The base of every ACME URL, as clients reach it. Clients keep it: changing it later breaks them.
+public_url = {url}
+{names}\
+# Whether new accounts need an external account binding; this version offers none.
+external_account_required = false
+# The profiles offered; the first is used when a client asks for none.
+#profiles = [\"tls-server\", \"tls-client\"]
+#challenges = [\"http-01\", \"dns-01\", \"tls-alpn-01\"]
+{port_note}\
+# Where http-01 and tls-alpn-01 challenges are fetched from.
+http01_port = {http01}
+tls_alpn01_port = {alpn}
+# The resolvers used for validation; empty: those of the system.
+#dns_servers = [\"192.0.2.53\"]
+# Several directories can be named: each takes what is set in [acme] unless it has its own.
+#[acme.directories.default]
+",
+            url = quoted(&self.acme_url),
+            http01 = self.http01_port,
+            alpn = self.tls_alpn01_port,
+        )
+    }
+
+    fn validation(&self) -> String {
+        let head = "
+[acme.validation]
+# Where validation may connect to. Deny beats allow; an address in neither list must be a global one.
+";
+        let lists = match self.purpose {
+            Purpose::FirstLook => {
+                "\
+allow_networks = [\"127.0.0.0/8\", \"::1\", \"10.0.0.0/8\", \"172.16.0.0/12\", \"192.168.0.0/16\", \"fc00::/7\"]
+deny_networks = []
+"
+            }
+            Purpose::Service => {
+                "\
+allow_networks = [\"10.0.0.0/8\", \"172.16.0.0/12\", \"192.168.0.0/16\", \"fc00::/7\"]
+# This machine, link-local addresses, and where clouds keep their metadata.
+deny_networks = [
+    \"127.0.0.0/8\", \"::1\", \"0.0.0.0/8\", \"::\",
+    \"169.254.0.0/16\", \"fe80::/10\",
+    \"169.254.169.254\", \"fd00:ec2::254\", \"168.63.129.16\", \"100.100.100.200\",
+]
+"
+            }
+        };
+        format!("{head}{lists}")
+    }
+
+    fn pki(&self) -> String {
+        format!(
+            "
+[pki]
+# The base of the URLs in certificates (OCSP, CRLs, CA certificates), as relying parties reach it. Certificates carry
+# it for as long as they live.
+public_url = {url}
+# Where these two are served elsewhere:
+#ocsp_url = {url}
+#crl_url = {url}
+",
+            url = quoted(&self.pki_url)
+        )
+    }
+
+    fn keys(&self) -> String {
+        let mut text = "\n[keys]\n".to_owned();
+        match &self.keys {
+            Keys::Software => text.push_str(
+                "\
+# The CA's keys are files in keys/, encrypted under the passphrase in this file (or systemd credential).
+backend = \"software\"
+passphrase_file = \"passphrase\"
+# In a PKCS#11 token instead:
+#backend = \"pkcs11\"
+#module = \"/usr/lib/softhsm/libsofthsm2.so\"
+#token = \"chancery\"
+#pin_file = \"/etc/chancery/pin\"
+#sessions = 4
+",
+            ),
+            Keys::Pkcs11 { module, token, pin_file } => {
+                // Writing to a String can't fail.
+                let _ = write!(
+                    text,
+                    "\
+# The CA's keys are in a PKCS#11 token. The PIN is read from this file (or systemd credential).
+backend = \"pkcs11\"
+module = {}
+token = {}
+pin_file = {}
+#sessions = 4
+",
+                    quoted(&module.to_string_lossy()),
+                    quoted(token),
+                    quoted(&pin_file.to_string_lossy())
+                );
+            }
+        }
+        text
+    }
+
+    fn rest(&self) -> String {
+        "
+# What certificates contain. usage is tls-server or tls-client.
+[profiles.tls-server]
+usage = \"tls-server\"
+validity_days = 90
+backdate_minutes = 5
+
+[profiles.tls-client]
+usage = \"tls-client\"
+validity_days = 90
+backdate_minutes = 5
+
+[store]
+# The users of roles that run as processes of their own, by name or number.
+#role_users = { acme = \"chancery-acme\", ocsp = \"chancery-ocsp\", crl = \"chancery-crl\" }
+# With less free space than this nothing is issued; revocation goes on.
+#min_free_bytes = 67108864
+
+[ca]
+# How many issuances, revocations and CRLs are worked on at a time.
+#effects_at_once = 64
+
+[ocsp]
+#response_validity_seconds = 86400
+#http_max_age_seconds = 3600
+#key_algorithm = \"ec-p256\"
+
+[crl]
+#validity_seconds = 604800
+#root_validity_seconds = 2592000
+# The next CRL is made when this part of its validity is over; a revocation brings one at once.
+#refresh_percent = 50
+#http_max_age_seconds = 3600
+
+[log]
+# auto: for people on a terminal, JSON elsewhere; or human, or json. CHANCERY_LOG sets the level, as in
+# CHANCERY_LOG=debug.
+#format = \"auto\"
+"
+        .to_owned()
+    }
+}
+
+/// A TOML string.
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    fn templates() -> Vec<Template> {
+        let pkcs11 = Keys::Pkcs11 {
+            module: "/usr/lib/softhsm/libsofthsm2.so".into(),
+            token: "a \"token\"".to_owned(),
+            pin_file: "/etc/chancery/pin".into(),
+        };
+        [(Purpose::FirstLook, Keys::Software, 80), (Purpose::Service, pkcs11, 5002)]
+            .map(|(purpose, keys, http01_port)| Template {
+                purpose,
+                acme_url: "https://ca.example.org:8443".to_owned(),
+                pki_url: "http://ca.example.org:8080".to_owned(),
+                http01_port,
+                tls_alpn01_port: 443,
+                keys,
+            })
+            .to_vec()
+    }
+
+    #[test]
+    fn what_is_written_is_what_is_read() {
+        for template in templates() {
+            let text = template.render();
+            let config = Config::parse("chancery.toml", &text, []).unwrap();
+            assert_eq!(config.acme.public_url, template.acme_url);
+            assert_eq!(config.acme.http01_port, template.http01_port);
+            assert_eq!(config.acme.wildcards, template.purpose == Purpose::FirstLook);
+            assert!(!config.acme.external_account_required);
+            assert_eq!(config.acme.allowed_names.is_empty(), template.purpose == Purpose::Service);
+            if let Keys::Pkcs11 { token, .. } = &template.keys {
+                assert_eq!(config.keys.token.as_ref(), Some(token));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_commented_out_is_the_default() {
+        let shown: String = templates()[0]
+            .render()
+            .lines()
+            .filter(|line| !line.contains("[acme.directories") && !line.contains("192.0.2.53"))
+            .filter(|line| !["#ocsp = ", "#crl = ", "#ocsp_url", "#crl_url", "#role_users"].iter().any(|l| line.starts_with(l)))
+            .filter(|line| !["#backend", "#module", "#token", "#pin_file", "#sessions"].iter().any(|l| line.starts_with(l)))
+            // A comment has a space after its sign, a key has none.
+            .map(|line| match line.strip_prefix('#') {
+                Some(key) if !key.starts_with(' ') => format!("{key}\n"),
+                _ => format!("{line}\n"),
+            })
+            .collect();
+        let as_shown = Config::parse("chancery.toml", &shown, []).unwrap();
+        let by_default = Config::parse("chancery.toml", &templates()[0].render(), []).unwrap();
+        assert_eq!(format!("{as_shown:?}"), format!("{by_default:?}"));
+    }
+}

@@ -1,0 +1,423 @@
+//! `chancery doctor`: looks at everything that can be wrong, and says what to do about each.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::Duration;
+
+use ca_core::issuance::is_loopback_url;
+use ca_core::store::{AuthorityReads, IssuerKind, IssuerRecord, IssuerState, Role, Store};
+use ca_core::time::{Clock, SystemClock};
+use nix::sys::statvfs::statvfs;
+use nix::unistd::Uid;
+use serde::Serialize;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::admin::client::Client;
+use crate::admin::{Answer, Request};
+use crate::cli::output::{Output, Tone};
+use crate::config::{Config, LogFormat, host};
+use crate::data::{DataDir, user_name};
+use crate::failure::{Code, Failure};
+use crate::listen::sockets;
+use crate::{logging, open};
+
+/// How long a connection that is tried may take.
+const CONNECT_WITHIN: Duration = Duration::from_secs(2);
+/// A disk with less than this many times the watermark is worth a word.
+const ROOMY: u64 = 4;
+
+/// How a check ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+enum Status {
+    Ok,
+    Warn,
+    Fail,
+}
+
+/// One line of the report.
+#[derive(Debug, Serialize)]
+struct Check {
+    id: &'static str,
+    status: Status,
+    detail: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fix: Option<String>,
+}
+
+#[derive(Default)]
+struct Report(Vec<Check>);
+
+impl Report {
+    fn ok(&mut self, id: &'static str, detail: impl Into<String>) {
+        self.0.push(Check { id, status: Status::Ok, detail: detail.into(), fix: None });
+    }
+
+    fn warn(&mut self, id: &'static str, detail: impl Into<String>, fix: impl Into<String>) {
+        self.0.push(Check { id, status: Status::Warn, detail: detail.into(), fix: Some(fix.into()) });
+    }
+
+    fn fail(&mut self, id: &'static str, detail: impl Into<String>, fix: impl Into<String>) {
+        self.0.push(Check { id, status: Status::Fail, detail: detail.into(), fix: Some(fix.into()) });
+    }
+
+    fn failure(&mut self, id: &'static str, failure: Failure) {
+        self.fail(id, failure.detail, failure.fix);
+    }
+}
+
+/// Checks everything and prints a line for each.
+///
+/// # Errors
+/// [`Code::Unhealthy`] if a check failed.
+pub async fn run(data: &DataDir, output: &Output) -> Result<(), Failure> {
+    logging::start(LogFormat::Auto, "error");
+    let mut report = Report::default();
+    examine(data, &mut report).await;
+    print(&report, output);
+    let failed = report.0.iter().filter(|check| check.status == Status::Fail).count();
+    if failed == 0 {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Code::Unhealthy,
+        format!("{failed} of {} checks failed", report.0.len()),
+        "follow the fixes above, then run `chancery doctor` again",
+    ))
+}
+
+fn print(report: &Report, output: &Output) {
+    if output.is_json() {
+        let rows: Vec<Value> = report.0.iter().map(|check| json!(check)).collect();
+        output.raw(&format!("{}\n", Value::Array(rows)));
+        return;
+    }
+    for check in &report.0 {
+        let (word, tone) = match check.status {
+            Status::Ok => ("OK  ", Tone::Good),
+            Status::Warn => ("WARN", Tone::Doubtful),
+            Status::Fail => ("FAIL", Tone::Bad),
+        };
+        output.say(&format!("{}  {:14} {}", output.toned(word, tone), check.id, check.detail));
+        if let Some(fix) = &check.fix {
+            output.say(&format!("      {:14} fix: {fix}", ""));
+        }
+    }
+}
+
+async fn examine(data: &DataDir, report: &mut Report) {
+    let config = match Config::load(data) {
+        Ok(config) => config,
+        Err(failure) => return report.failure("configuration", failure),
+    };
+    report.ok("configuration", data.configuration().display().to_string());
+    names(&config, report);
+    permissions(data, report);
+    let server = server(data, report).await;
+    disk(data, &config, report);
+    let issuers = store(data, report).await;
+    keys(data, &config, &issuers, report).await;
+    urls(&config, &issuers, report).await;
+    ports(&config, server.as_ref(), report).await;
+    if server.is_some() {
+        ready(config.listen.metrics, report).await;
+    }
+}
+
+fn names(config: &Config, report: &mut Report) {
+    if config.acme.directories.is_empty() && config.acme.allowed_names.is_empty() {
+        report.warn(
+            "names",
+            "acme.allowed_names is empty: no name can be ordered",
+            "list the names that may be ordered, such as \".example.org\"",
+        );
+    }
+}
+
+fn permissions(data: &DataDir, report: &mut Report) {
+    let me = Uid::effective();
+    match data.owner() {
+        Ok(owner) if owner == me => {}
+        Ok(owner) if me.is_root() => {
+            report.warn(
+                "permissions",
+                format!("{} belongs to {}, and this is root", data.path().display(), user_name(owner)),
+                format!("run doctor as that user: sudo -u {} chancery …", user_name(owner)),
+            );
+        }
+        Ok(owner) => {
+            report.fail(
+                "permissions",
+                format!("{} belongs to {}, not to {}", data.path().display(), user_name(owner), user_name(me)),
+                format!("run doctor as {}", user_name(owner)),
+            );
+        }
+        Err(failure) => report.failure("permissions", failure),
+    }
+    let mut fine = true;
+    let mut closed = |path: &Path, allowed: u32| {
+        let Ok(metadata) = fs::metadata(path) else { return };
+        let mode = metadata.mode() & 0o777;
+        if mode & !allowed != 0 {
+            fine = false;
+            report.fail(
+                "permissions",
+                format!("{} has mode {mode:04o}", path.display()),
+                format!("chmod {:04o} {}", mode & allowed, path.display()),
+            );
+        }
+    };
+    closed(data.path(), 0o750);
+    closed(&data.run(), 0o750);
+    closed(&data.configuration(), 0o640);
+    closed(&data.passphrase(), 0o600);
+    closed(&data.path().join("keys"), 0o700);
+    closed(&data.path().join("store.db"), 0o640);
+    for role in [Role::Acme, Role::Ocsp, Role::Crl] {
+        closed(&data.role(role), 0o700);
+        closed(&data.role(role).join("passphrase"), 0o600);
+    }
+    if fine {
+        report.ok("permissions", "nothing is open to other users");
+    }
+}
+
+/// Whether a server runs; what it says of itself.
+async fn server(data: &DataDir, report: &mut Report) -> Option<Value> {
+    let asked = match Client::connect(&data.admin_socket()).await {
+        Ok(Some(mut client)) => client.ask(&Request::Server).await,
+        Ok(None) => {
+            let pid = fs::read_to_string(data.lock()).unwrap_or_default();
+            match store::lock::CaLock::acquire(data.path()) {
+                Ok(_lock) => {
+                    report.warn("server", "no server runs", "start it: chancery serve");
+                }
+                Err(_) => report.fail(
+                    "server",
+                    format!("process {} holds the lock but does not answer", pid.trim()),
+                    "look at its log; it may be starting",
+                ),
+            }
+            return None;
+        }
+        Err(failure) => Err(failure),
+    };
+    match asked {
+        Ok(Answer::Object(server)) => {
+            let roles: Vec<&str> = server.get("roles").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+            let pid = server.get("id").map(ToString::to_string).unwrap_or_default();
+            report.ok("server", format!("process {pid} runs {}", roles.join(", ")));
+            Some(server)
+        }
+        Ok(_) => {
+            report.fail("server", "the server answered something else than was asked", "use the command line of its own version");
+            None
+        }
+        Err(failure) => {
+            report.failure("server", failure);
+            None
+        }
+    }
+}
+
+fn disk(data: &DataDir, config: &Config, report: &mut Report) {
+    let free = match statvfs(data.path()) {
+        Ok(fs) => fs.blocks_available().saturating_mul(fs.fragment_size()),
+        Err(error) => return report.warn("disk", format!("free space is not known: {error}"), "check it with `df`"),
+    };
+    let mebibytes = free / (1024 * 1024);
+    let least = config.store.min_free_bytes;
+    let fix = "free some space, or move the data directory to a larger disk";
+    if free < least {
+        report.fail("disk", format!("{mebibytes} MiB are free: too little to issue (store.min_free_bytes)"), fix);
+    } else if free < least.saturating_mul(ROOMY) {
+        report.warn("disk", format!("{mebibytes} MiB are free"), fix);
+    } else {
+        report.ok("disk", format!("{mebibytes} MiB are free"));
+    }
+}
+
+async fn store(data: &DataDir, report: &mut Report) -> Vec<IssuerRecord> {
+    let store = match open::remote(data, Role::Ca) {
+        Ok(store) => store,
+        Err(failure) => {
+            report.failure("store", failure);
+            return Vec::new();
+        }
+    };
+    let issuers = match store.issuers().await {
+        Ok(issuers) => issuers,
+        Err(error) => {
+            report.failure("store", crate::admin::execute::store_failure(error));
+            return Vec::new();
+        }
+    };
+    if !issuers.iter().any(|issuer| issuer.kind == IssuerKind::Issuing && issuer.state == IssuerState::Active) {
+        report.fail("issuers", "there is no active issuing CA", "run `chancery init` in an empty data directory");
+    } else {
+        report.ok("issuers", format!("{} known", issuers.len()));
+    }
+    clock(&*store, report).await;
+    crls(&*store, &issuers, report).await;
+    issuers
+}
+
+async fn clock(store: &dyn Store, report: &mut Report) {
+    let now = SystemClock.now();
+    match store.newest_event_at().await {
+        Ok(Some(newest)) if now < newest => report.fail(
+            "clock",
+            format!("the clock says {now}, but the store holds an event of {newest}"),
+            "set the clock; `timedatectl` says whether it is synchronised",
+        ),
+        Ok(_) => report.ok("clock", format!("{now}, not behind the store")),
+        Err(error) => report.failure("clock", crate::admin::execute::store_failure(error)),
+    }
+}
+
+async fn crls(store: &dyn Store, issuers: &[IssuerRecord], report: &mut Report) {
+    let crls = match store.crl_summaries().await {
+        Ok(crls) => crls,
+        Err(error) => return report.failure("crls", crate::admin::execute::store_failure(error)),
+    };
+    let now = SystemClock.now();
+    let mut bad = Vec::new();
+    let mut late = Vec::new();
+    for issuer in issuers {
+        for shard in 0..issuer.shards {
+            match crls.iter().find(|crl| crl.issuer == issuer.id && crl.shard == shard) {
+                None => bad.push(format!("{}/{shard} was never published", issuer.id)),
+                Some(crl) if crl.next_update < now => bad.push(format!("{}/{shard} ended {}", issuer.id, crl.next_update)),
+                Some(crl) => {
+                    let life = crl.next_update.since(crl.this_update);
+                    if crl.next_update.since(now) < life / 4 {
+                        late.push(format!("{}/{shard} ends {}", issuer.id, crl.next_update));
+                    }
+                }
+            }
+        }
+    }
+    let fix = "start `chancery serve` with roles ca and crl; if they run, look at the log of role ca";
+    if !bad.is_empty() {
+        report.fail("crls", bad.join("; "), fix);
+    } else if !late.is_empty() {
+        report.warn("crls", late.join("; "), fix);
+    } else {
+        report.ok("crls", format!("{} are fresh", crls.len()));
+    }
+}
+
+async fn keys(data: &DataDir, config: &Config, issuers: &[IssuerRecord], report: &mut Report) {
+    let backend = match open::keys(config, data.path(), &hsm::Metrics::default()).await {
+        Ok(backend) => backend,
+        Err(failure) => return report.failure("keys", failure),
+    };
+    let place = backend.place();
+    let mut fine = true;
+    for issuer in issuers {
+        if let Err(error) = backend.open(&issuer.key_label, issuer.signature_algorithm).await {
+            fine = false;
+            report.failure("keys", crate::setup::keys_failure(&error));
+        }
+    }
+    if fine {
+        report.ok("keys", format!("{place}: the keys of {} issuers can be opened", issuers.len()));
+    }
+}
+
+async fn urls(config: &Config, issuers: &[IssuerRecord], report: &mut Report) {
+    let trial = issuers.iter().any(|issuer| issuer.trial);
+    let urls = config.urls();
+    if urls.is_loopback() && !trial {
+        report.fail(
+            "urls",
+            "pki.public_url leads to this machine only, so nothing is issued",
+            "set it to an http URL that relying parties can reach",
+        );
+    }
+    if is_loopback_url(&config.acme.public_url) && !trial {
+        report.warn("urls", "acme.public_url leads to this machine only", "set it to the URL that ACME clients use");
+    }
+    let mut seen = Vec::new();
+    for url in [&config.acme.public_url, &urls.crl, &urls.ocsp] {
+        let Some(host) = host(url) else { continue };
+        if seen.contains(&host) {
+            continue;
+        }
+        let looked_up = tokio::time::timeout(CONNECT_WITHIN, tokio::net::lookup_host((host.as_str(), 0))).await;
+        let resolves = matches!(looked_up, Ok(Ok(_)));
+        drop(looked_up);
+        if resolves {
+            report.ok("urls", format!("{host} resolves"));
+        } else {
+            report.warn("urls", format!("{host} does not resolve here"), "add it to DNS");
+        }
+        seen.push(host);
+    }
+}
+
+async fn ports(config: &Config, server: Option<&Value>, report: &mut Report) {
+    let listen = &config.listen;
+    let mut addresses = vec![("acme", listen.acme), ("metrics", listen.metrics)];
+    match (listen.ocsp, listen.crl) {
+        (None, None) => addresses.push(("pki", listen.pki)),
+        (ocsp, crl) => addresses.extend([("ocsp", ocsp.unwrap_or(listen.pki)), ("crl", crl.unwrap_or(listen.pki))]),
+    }
+    for (name, address) in addresses {
+        if server.is_none() {
+            match sockets::probe(name, address) {
+                Ok(()) => report.ok("ports", format!("listen.{name} {address} is free")),
+                Err(failure) => report.failure("ports", failure),
+            }
+            continue;
+        }
+        let target = reachable(address);
+        match tokio::time::timeout(CONNECT_WITHIN, TcpStream::connect(target)).await {
+            Ok(Ok(_)) => report.ok("ports", format!("listen.{name} {address} answers")),
+            _ => report.warn(
+                "ports",
+                format!("nothing answers at listen.{name} {address}"),
+                "check that the process with this role runs, and that it was started with the same configuration",
+            ),
+        }
+    }
+}
+
+/// Where a listener on all addresses can be reached from here.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => std::net::Ipv4Addr::LOCALHOST.into(),
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => std::net::Ipv6Addr::LOCALHOST.into(),
+        other => other.ip(),
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+/// Asks the running server which roles are ready: OCSP's freshness is known there only.
+async fn ready(metrics: SocketAddr, report: &mut Report) {
+    let asked = tokio::time::timeout(CONNECT_WITHIN * 4, fetch_ready(reachable(metrics))).await;
+    let Ok(Ok(answer)) = asked else {
+        return report.warn("ready", format!("http://{metrics}/readyz does not answer"), "check listen.metrics");
+    };
+    let roles = answer.get("roles").and_then(Value::as_object);
+    for (role, state) in roles.into_iter().flatten() {
+        match state.get("missing").and_then(Value::as_str) {
+            None => report.ok("ready", format!("role {role}")),
+            Some(missing) => report.fail("ready", format!("role {role}: {missing}"), "look at the log of that role"),
+        }
+    }
+}
+
+async fn fetch_ready(address: SocketAddr) -> std::io::Result<Value> {
+    let mut stream = TcpStream::connect(address).await?;
+    let request = format!("GET /readyz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut text = String::new();
+    stream.take(64 * 1024).read_to_string(&mut text).await?;
+    let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    Ok(serde_json::from_str(body.trim())?)
+}

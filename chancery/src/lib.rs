@@ -1,0 +1,17 @@
+//! The `chancery` program: command line, configuration, and the wiring of roles, listeners, loops and timers.
+//!
+//! Everything that decides lives in ca-core and the services; here is what touches the machine.
+
+#![forbid(unsafe_code)]
+
+pub mod admin;
+pub mod cli;
+pub mod config;
+pub mod data;
+pub mod doctor;
+pub mod failure;
+pub mod listen;
+pub mod logging;
+pub mod open;
+pub mod serve;
+pub mod setup;

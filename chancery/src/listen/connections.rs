@@ -1,0 +1,193 @@
+//! Accepts connections and serves HTTP on them: bounded in number and in time, and ended gracefully.
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tower::ServiceExt;
+
+use super::tls::Tls;
+
+/// The bounds of a listener.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// How many connections are open at a time; more wait in the kernel's queue.
+    pub connections: usize,
+    /// How long a TLS handshake, or a request's header, may take; also how long an idle connection is kept.
+    pub header: Duration,
+    /// How long a request may take from its header to its answer, its body's arrival included.
+    pub request: Duration,
+}
+
+/// How the far side's request is answered.
+#[derive(Clone)]
+pub enum Answers {
+    /// An axum router, over HTTP/1.1 and HTTP/2.
+    Router(axum::Router),
+    /// A bare function over HTTP/1.1.
+    Http1(Arc<dyn Fn(Request<Incoming>) -> ca_core::BoxFuture<'static, Response<Full<Bytes>>> + Send + Sync>),
+}
+
+impl std::fmt::Debug for Answers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Router(_) => "Router",
+            Self::Http1(_) => "Http1",
+        })
+    }
+}
+
+/// A listener with what it needs to serve.
+#[derive(Debug)]
+pub struct Listener {
+    /// Its name, for messages.
+    pub name: &'static str,
+    /// The socket.
+    pub socket: TcpListener,
+    /// TLS, or plain HTTP.
+    pub tls: Option<Tls>,
+    /// Its bounds.
+    pub bounds: Bounds,
+    /// What answers.
+    pub answers: Answers,
+}
+
+impl Listener {
+    /// Serves until `stop` says so, then lets the requests in flight finish.
+    ///
+    /// Connections without a request in flight are closed at once; the caller bounds the wait for the others.
+    pub async fn serve(self, mut stop: watch::Receiver<bool>) {
+        let places = Arc::new(Semaphore::new(self.bounds.connections));
+        let mut connections = JoinSet::new();
+        loop {
+            // Ended connections are let go of as new ones come.
+            while connections.try_join_next().is_some() {}
+            let place = tokio::select! {
+                place = Arc::clone(&places).acquire_owned() => place,
+                () = stopped(&mut stop) => break,
+            };
+            let Ok(place) = place else { break };
+            let accepted = tokio::select! {
+                accepted = self.socket.accept() => accepted,
+                () = stopped(&mut stop) => break,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    let (tls, bounds, answers, stop) = (self.tls.clone(), self.bounds, self.answers.clone(), stop.clone());
+                    connections.spawn(async move {
+                        let _place = place;
+                        connection(stream, tls, bounds, answers, stop).await;
+                    });
+                }
+                Err(error) => {
+                    // Out of files: accepting at once again would only burn CPU.
+                    tracing::warn!(listener = self.name, %error, "can't accept a connection");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+        drop(self.socket);
+        while connections.join_next().await.is_some() {}
+    }
+}
+
+async fn connection(stream: TcpStream, tls: Option<Tls>, bounds: Bounds, answers: Answers, stop: watch::Receiver<bool>) {
+    // Answers are small and written whole: waiting to fill a packet would only delay them.
+    let _ = stream.set_nodelay(true);
+    match tls {
+        None => serve(stream, bounds, answers, stop).await,
+        Some(tls) => match tokio::time::timeout(bounds.header, tls.accept(stream)).await {
+            Ok(Ok(stream)) => serve(stream, bounds, answers, stop).await,
+            Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+            Err(_) => tracing::debug!("a TLS handshake took too long"),
+        },
+    }
+}
+
+async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    bounds: Bounds,
+    answers: Answers,
+    mut stop: watch::Receiver<bool>,
+) {
+    let io = TokioIo::new(stream);
+    let ended = match answers {
+        Answers::Router(router) => {
+            let service = service_fn(move |request: Request<Incoming>| {
+                let router = router.clone();
+                async move {
+                    let answer = router.oneshot(request.map(Body::new));
+                    Ok::<_, Infallible>(match tokio::time::timeout(bounds.request, answer).await {
+                        Ok(Ok(response)) => response,
+                        Ok(Err(never)) => match never {},
+                        Err(_) => too_slow().map(Body::new),
+                    })
+                }
+            });
+            let mut builder = auto::Builder::new(TokioExecutor::new());
+            builder.http1().timer(TokioTimer::new()).header_read_timeout(bounds.header).max_buf_size(64 * 1024);
+            builder
+                .http2()
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(64)
+                .max_header_list_size(32 * 1024)
+                .keep_alive_interval(bounds.header)
+                .keep_alive_timeout(bounds.header);
+            let mut connection = pin!(builder.serve_connection(io, service));
+            tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = stopped(&mut stop) => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            }
+        }
+        Answers::Http1(answer) => {
+            let service = service_fn(move |request| {
+                let answer = answer(request);
+                async move { Ok::<_, Infallible>(tokio::time::timeout(bounds.request, answer).await.unwrap_or_else(|_| too_slow())) }
+            });
+            let connection = hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(bounds.header)
+                .max_buf_size(64 * 1024)
+                .serve_connection(io, service);
+            let mut connection = pin!(connection);
+            let ended = tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = stopped(&mut stop) => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            ended.map_err(Into::into)
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+/// Resolves when the listener is to stop, or whoever could say so is gone; holds no lock.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+fn too_slow() -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from_static(b"the request took too long\n")));
+    *response.status_mut() = StatusCode::REQUEST_TIMEOUT;
+    response
+}

@@ -1,0 +1,169 @@
+//! One HTTP/1.1 connection that is kept open, over TLS or plain TCP (RFC 9112, RFC 9110).
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HOST, HeaderValue};
+use http::{Method, Request, Response, Uri};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use crate::pem;
+
+/// How long one exchange may take, connecting included. The server's own limits are shorter.
+const ANSWER_WITHIN: Duration = Duration::from_secs(40);
+/// The largest body that is read, in octets.
+const MAX_BODY: usize = 1 << 20;
+
+/// Where a server is and how it is spoken to; cheap to clone.
+#[derive(Clone)]
+pub struct Endpoint {
+    /// `host:port`, to connect to and to resolve.
+    authority: Arc<str>,
+    host: HeaderValue,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+}
+
+impl Endpoint {
+    /// The server of an `http://` or `https://` URL; for the latter, roots (a PEM file) that vouch for it.
+    ///
+    /// # Errors
+    /// If the URL has another scheme or no host, or if there are no roots for TLS.
+    pub fn new(url: &str, roots: Option<&Path>) -> Result<Self> {
+        let uri: Uri = url.parse().with_context(|| format!("{url} is not a URL"))?;
+        let authority = uri.authority().with_context(|| format!("{url} names no host"))?;
+        let (tls, port) = match uri.scheme_str() {
+            Some("http") => (None, 80),
+            Some("https") => {
+                let roots = roots.with_context(|| format!("{url} needs roots to trust"))?;
+                let name = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+                (Some((connector(roots)?, ServerName::try_from(name)?)), 443)
+            }
+            _ => bail!("{url} is neither an http nor an https URL"),
+        };
+        Ok(Self {
+            authority: format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(port)).into(),
+            host: HeaderValue::from_str(authority.as_str())?,
+            tls,
+        })
+    }
+
+    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>> {
+        let stream = TcpStream::connect(&*self.authority)
+            .await
+            .with_context(|| format!("cannot connect to {}", self.authority))?;
+        // Requests are written whole: waiting for more would only delay them.
+        stream.set_nodelay(true)?;
+        match &self.tls {
+            None => start(stream).await,
+            Some((connector, name)) => {
+                let stream = connector.connect(name.clone(), stream).await;
+                start(stream.with_context(|| format!("no TLS with {}", self.authority))?).await
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.authority, if self.tls.is_some() { " over TLS" } else { "" })
+    }
+}
+
+/// The connection; it is opened at the first request, and again after it was lost.
+#[derive(Debug)]
+pub struct Connection {
+    endpoint: Endpoint,
+    sender: Option<SendRequest<Full<Bytes>>>,
+}
+
+impl Connection {
+    /// To this server, not yet open.
+    #[must_use]
+    pub fn new(endpoint: Endpoint) -> Self {
+        Self { endpoint, sender: None }
+    }
+
+    /// Sends a request and reads its answer to the end. `target` is a path with its query.
+    ///
+    /// # Errors
+    /// If there is no complete answer in time; the connection is given up then. Any status is an answer.
+    pub async fn exchange(
+        &mut self,
+        method: Method,
+        target: Uri,
+        content_type: Option<HeaderValue>,
+        body: Bytes,
+    ) -> Result<Response<Bytes>> {
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = method;
+        *request.uri_mut() = target;
+        request.headers_mut().insert(HOST, self.endpoint.host.clone());
+        if let Some(content_type) = content_type {
+            request.headers_mut().insert(CONTENT_TYPE, content_type);
+        }
+        let answered = timeout(ANSWER_WITHIN, self.answer(request)).await;
+        let answer =
+            answered.unwrap_or_else(|_| bail!("no answer within {} s", ANSWER_WITHIN.as_secs()));
+        if answer.is_err() {
+            self.sender = None;
+        }
+        answer
+    }
+
+    async fn answer(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Bytes>> {
+        let mut sender = match self.sender.take().filter(|sender| !sender.is_closed()) {
+            Some(sender) => sender,
+            None => self.endpoint.connect().await?,
+        };
+        sender.ready().await?;
+        let (parts, body) = sender.send_request(request).await?.into_parts();
+        let body = Limited::new(body, MAX_BODY).collect().await.map_err(anyhow::Error::from_boxed)?.to_bytes();
+        self.sender = Some(sender);
+        Ok(Response::from_parts(parts, body))
+    }
+}
+
+/// The path and query of an absolute URL, which is what HTTP/1.1 sends to an origin server.
+///
+/// # Errors
+/// If it is no URL.
+pub fn target(url: &str) -> Result<Uri> {
+    let uri: Uri = url.parse().with_context(|| format!("{url} is not a URL"))?;
+    Ok(uri.into_parts().path_and_query.map(Uri::from).unwrap_or_default())
+}
+
+async fn start(
+    stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+) -> Result<SendRequest<Full<Bytes>>> {
+    let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(async move {
+        // The request in flight gets the error too.
+        let _ = connection.await;
+    });
+    Ok(sender)
+}
+
+fn connector(roots: &Path) -> Result<TlsConnector> {
+    let text = std::fs::read_to_string(roots).with_context(|| format!("cannot read {}", roots.display()))?;
+    let mut store = RootCertStore::empty();
+    for der in pem::decode(&text, "CERTIFICATE")? {
+        store.add(CertificateDer::from(der))?;
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(store)
+        .with_no_client_auth();
+    Ok(TlsConnector::from(Arc::new(config)))
+}

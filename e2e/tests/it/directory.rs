@@ -1,0 +1,89 @@
+//! The ACME directory promises nothing that nobody answers, and hides nothing that clients need.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use e2e::acme::{self, Client, JOSE};
+use e2e::chancery::{Chancery, Keys, Settings};
+use e2e::dns::{Data, Dns};
+use serde_json::{Value, json};
+
+#[test]
+fn everything_that_the_directory_advertises_has_a_handler() {
+    let dns = Dns::start().unwrap();
+    dns.add("www.example.test", Data::A(Ipv4Addr::LOCALHOST));
+    let chancery = Chancery::start(&Settings::with(Keys::Software).dns(dns.address())).unwrap();
+    let ready = chancery.ready().unwrap();
+    let client = Client::registered(&ready.acme_directory, &ready.roots_pem).unwrap();
+
+    let resources: BTreeMap<_, _> = client
+        .directory
+        .as_object()
+        .unwrap()
+        .iter()
+        .filter(|(name, _)| *name != "meta")
+        .map(|(name, url)| (name.as_str(), url.as_str().unwrap()))
+        .collect();
+    let names: Vec<_> = resources.keys().copied().collect();
+    assert_eq!(names, ["keyChange", "newAccount", "newNonce", "newOrder", "revokeCert"]);
+    for (name, url) in &resources {
+        if *name == "newNonce" {
+            for (method, status) in [("HEAD", 200), ("GET", 204)] {
+                let response = client.https.request(method, url, &[], &[]).unwrap();
+                assert_eq!(response.status, status);
+                assert_eq!(response.header("cache-control"), Some("no-store"));
+                assert!(response.header("replay-nonce").is_some_and(|nonce| !nonce.is_empty()));
+            }
+            continue;
+        }
+        // Each reads what it is sent: a signed empty object is wrong for all but newAccount, and each says how.
+        let response = client.post(url, "{}").unwrap();
+        assert!((400..500).contains(&response.status) && ![404, 405].contains(&response.status), "{name}");
+        assert!(acme::kind(&response).is_some(), "{name}: {}", String::from_utf8_lossy(&response.body));
+        assert!(response.header("replay-nonce").is_some(), "{name}");
+        let index = format!("<{}>;rel=\"index\"", ready.acme_directory);
+        assert_eq!(response.header("link"), Some(index.as_str()), "{name}");
+        // And says of the wrong method that it is wrong, not that there is nothing.
+        let response = client.https.request("GET", url, &[], &[]).unwrap();
+        assert_eq!(response.status, 405, "{name}");
+        assert_eq!(acme::kind(&response).as_deref(), Some("malformed"), "{name}");
+        let response = client.post_raw(url, "application/json", b"{}").unwrap();
+        assert_eq!(response.status, 415, "{name}");
+    }
+
+    let meta = client.directory["meta"].as_object().unwrap();
+    assert!(meta.keys().all(|key| key == "profiles"), "nothing else was configured: {meta:?}");
+    for profile in meta["profiles"].as_object().unwrap().keys() {
+        let payload = json!({ "identifiers": [{ "type": "dns", "value": "www.example.test" }], "profile": profile });
+        let response = client.post(&client.resource("newOrder").unwrap(), &payload.to_string()).unwrap();
+        assert_eq!(acme::body(&response, 201).unwrap()["profile"], **profile);
+    }
+
+    // The same for every URL in the objects that it leads to.
+    let account = client.read(&client.account().unwrap()).unwrap();
+    let orders = client.read(account["orders"].as_str().unwrap()).unwrap();
+    for url in orders["orders"].as_array().unwrap() {
+        let order = client.read(url.as_str().unwrap()).unwrap();
+        assert_eq!(order["status"], "pending");
+        for url in order["authorizations"].as_array().unwrap() {
+            let authorization = client.read(url.as_str().unwrap()).unwrap();
+            let kinds: Vec<_> = authorization["challenges"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|challenge| challenge["type"].as_str().unwrap().to_owned())
+                .collect();
+            assert_eq!(kinds, ["http-01", "dns-01", "tls-alpn-01"]);
+            for challenge in authorization["challenges"].as_array().unwrap() {
+                let shown: Value = client.read(challenge["url"].as_str().unwrap()).unwrap();
+                assert_eq!(shown["status"], "pending");
+            }
+        }
+        let response = client.post_raw(order["finalize"].as_str().unwrap(), JOSE, b"{}").unwrap();
+        assert_eq!(acme::kind(&response).as_deref(), Some("malformed"));
+    }
+    assert_eq!(orders["orders"].as_array().unwrap().len(), meta["profiles"].as_object().unwrap().len());
+
+    let response = client.https.request("GET", &format!("{}/nothing", ready.acme_directory), &[], &[]).unwrap();
+    assert_eq!((response.status, acme::kind(&response).as_deref()), (404, Some("malformed")));
+}

@@ -1,0 +1,449 @@
+//! The store's reads, each in one short transaction on a reader thread.
+
+use ca_core::acme::account::Thumbprint;
+use ca_core::acme::{Account, Authorization, DirectoryName, Identifier, Order};
+use ca_core::audit::{AuditEvent, leaf_hash};
+use ca_core::id::{AccountId, AuthorizationId, CredentialId, EffectId, Id, IssuerId, OrderId};
+use ca_core::pkix::public_key::{KeyHash, sha256};
+use ca_core::pkix::serial::SerialNumber;
+use ca_core::store::{
+    AcmeReads, AuthorityReads, CertificateFilter, CertificateId, CertificateReads, CertificateRecord,
+    CertificateStatus, Commits, Credential, CrlRecord, CrlSummary, Effect, IssuerKind, IssuerRecord,
+    IssuerState, Origin, Page, RevokedCertificate, ShardRevocations, StoreResult, StoreSizes,
+};
+use ca_core::time::Timestamp;
+use rusqlite::types::Value;
+use rusqlite::{Connection, Row, params, params_from_iter};
+
+use super::SharedStore;
+use super::certificates::{
+    CertificateRow, Shard, certificate_row, name_key, read_record, select_records, select_status,
+};
+use super::connection::FILE;
+use super::row::{
+    Document, ORDER_STATES, Outcome, all, check_hash, corrupt, counter, describe, document, first, from_json,
+    id_value, read_document, signed, to_json, unsigned,
+};
+
+impl<C: Commits> SharedStore<C> {
+    fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Connection) -> Outcome<T> + Send + 'static,
+    ) -> StoreResult<'_, T> {
+        Box::pin(self.reads.run(read))
+    }
+}
+
+/// Cuts a list that was read with one row more than asked for.
+fn page<T, K>(mut rows: Vec<T>, limit: u32, key: impl FnOnce(&T) -> K) -> Page<T, K> {
+    let limit = usize::try_from(limit.max(1)).unwrap_or(usize::MAX);
+    let more = rows.len() > limit;
+    rows.truncate(limit);
+    let next = if more { rows.last().map(key) } else { None };
+    Page { rows, next }
+}
+
+/// One row more than a page has, to know whether another follows.
+fn one_more(limit: u32) -> i64 {
+    i64::from(limit.max(1)) + 1
+}
+
+/// Above every id.
+const BEFORE_ALL: [u8; 17] = [0xff; 17];
+
+fn before(after: Option<Id>) -> Vec<u8> {
+    after.map_or_else(|| BEFORE_ALL.to_vec(), |id| id.as_bytes().to_vec())
+}
+
+/// Documents, newest first.
+fn newest_documents<D: Document>(connection: &Connection, after: Option<Id>, limit: u32) -> Outcome<Vec<D>> {
+    let sql = format!("SELECT {} FROM {} WHERE id < ?1 ORDER BY id DESC LIMIT ?2", D::COLUMNS, D::TABLE);
+    all(connection, &sql, params![before(after), one_more(limit)], read_document)
+}
+
+fn row_id(row: &Row<'_>, table: &str) -> Outcome<Id> {
+    row.get(0).map(Id::from_bytes).map_err(|_| corrupt(table, "?", "its id is none"))
+}
+
+impl<C: Commits> AcmeReads for SharedStore<C> {
+    fn account(&self, id: AccountId) -> StoreResult<'_, Option<Account>> {
+        self.read(move |connection| document(connection, id_value(id.0)))
+    }
+
+    fn account_by_key(&self, directory: DirectoryName, key: Thumbprint) -> StoreResult<'_, Option<Account>> {
+        self.read(move |connection| {
+            let sql =
+                format!("SELECT {} FROM accounts WHERE directory = ?1 AND thumbprint = ?2", Account::COLUMNS);
+            first(connection, &sql, params![directory.as_str(), key.0], read_document)
+        })
+    }
+
+    fn accounts(&self, after: Option<AccountId>, limit: u32) -> StoreResult<'_, Page<Account, AccountId>> {
+        self.read(move |connection| {
+            let rows: Vec<Account> = newest_documents(connection, after.map(|id| id.0), limit)?;
+            Ok(page(rows, limit, |account| account.id))
+        })
+    }
+
+    fn order(&self, id: OrderId) -> StoreResult<'_, Option<(Order, Vec<Authorization>)>> {
+        self.read(move |connection| {
+            let Some(order) = document::<Order>(connection, id_value(id.0))? else {
+                return Ok(None);
+            };
+            let authorizations = order.authorizations.iter().map(|id| {
+                document::<Authorization>(connection, id_value(id.0))?.ok_or_else(|| {
+                    corrupt("orders", &order.id.to_string(), "an authorization that it names is gone")
+                })
+            });
+            let authorizations = authorizations.collect::<Outcome<_>>()?;
+            Ok(Some((order, authorizations)))
+        })
+    }
+
+    fn orders_of(
+        &self,
+        account: AccountId,
+        after: Option<OrderId>,
+        limit: u32,
+    ) -> StoreResult<'_, Page<OrderId, OrderId>> {
+        self.read(move |connection| {
+            let rows = all(
+                connection,
+                "SELECT id FROM orders WHERE account = ?1 AND id < ?2 ORDER BY id DESC LIMIT ?3",
+                params![account.0.as_bytes(), before(after.map(|id| id.0)), one_more(limit)],
+                |row| row_id(row, "orders").map(OrderId),
+            )?;
+            Ok(page(rows, limit, |id| *id))
+        })
+    }
+
+    fn orders(&self, after: Option<OrderId>, limit: u32) -> StoreResult<'_, Page<Order, OrderId>> {
+        self.read(move |connection| {
+            let rows: Vec<Order> = newest_documents(connection, after.map(|id| id.0), limit)?;
+            Ok(page(rows, limit, |order| order.id))
+        })
+    }
+
+    fn order_counts(&self) -> StoreResult<'_, Vec<(String, u64)>> {
+        self.read(|connection| {
+            let count = |state: &&str| {
+                let count = counter(connection, &format!("orders.{state}"))?;
+                Ok(((*state).to_owned(), unsigned("counters", count)?))
+            };
+            ORDER_STATES.iter().map(count).collect()
+        })
+    }
+
+    fn authorization(&self, id: AuthorizationId) -> StoreResult<'_, Option<Authorization>> {
+        self.read(move |connection| document(connection, id_value(id.0)))
+    }
+
+    fn authorizations_processing(&self, limit: u32) -> StoreResult<'_, Vec<Authorization>> {
+        self.read(move |connection| {
+            let sql = format!(
+                "SELECT {} FROM authorizations WHERE processing = 1 ORDER BY id LIMIT ?1",
+                Authorization::COLUMNS
+            );
+            all(connection, &sql, [limit], read_document)
+        })
+    }
+
+    fn valid_authorizations(
+        &self,
+        account: AccountId,
+        identifier: Identifier,
+    ) -> StoreResult<'_, Vec<Authorization>> {
+        self.read(move |connection| {
+            let sql = format!(
+                "SELECT {} FROM authorizations \
+                 WHERE account = ?1 AND identifier = ?2 AND state = 'valid' ORDER BY id DESC",
+                Authorization::COLUMNS
+            );
+            all(connection, &sql, params![account.0.as_bytes(), name_key(&identifier)], read_document)
+        })
+    }
+}
+
+impl<C: Commits> CertificateReads for SharedStore<C> {
+    fn certificate(&self, id: CertificateId) -> StoreResult<'_, Option<CertificateRecord>> {
+        self.read(move |connection| {
+            let sql = select_records("", "WHERE c.serial = ?1 AND c.issuer = ?2");
+            let record =
+                first(connection, &sql, params![id.serial.as_bytes(), id.issuer.as_str()], read_record)?;
+            Ok(record.map(|(_, record)| record))
+        })
+    }
+
+    fn certificate_status(&self, id: CertificateId) -> StoreResult<'_, Option<CertificateStatus>> {
+        self.read(move |connection| Ok(certificate_row(connection, &id)?.map(|row| row.status())))
+    }
+
+    fn certificates(
+        &self,
+        filter: CertificateFilter,
+        after: Option<u64>,
+        limit: u32,
+    ) -> StoreResult<'_, Page<CertificateRecord, u64>> {
+        self.read(move |connection| {
+            let mut conditions = Vec::new();
+            let mut values = Vec::new();
+            let mut add = |condition: &str, value: Value| {
+                values.push(value);
+                conditions.push(format!("{condition} ?{}", values.len()));
+            };
+            // By the index of names where there is one, so that a page ends early there too.
+            let (mut join, mut number_column) = ("", "c.number");
+            if let Some(name) = &filter.name {
+                (join, number_column) = ("JOIN certificate_names n ON n.number = c.number", "n.number");
+                add("n.name =", Value::Text(name_key(name)));
+            }
+            if let Some(account) = filter.account {
+                add("c.account =", id_value(account.0));
+            }
+            if let Some(issuer) = &filter.issuer {
+                // The plus keeps SQLite from collecting and sorting all of an issuer's certificates for one page.
+                add("+c.issuer =", Value::Text(issuer.as_str().to_owned()));
+            }
+            if let Some(serial) = filter.serial {
+                add("c.serial =", Value::Blob(serial.as_bytes().to_vec()));
+            }
+            if let Some(key) = filter.key {
+                add("c.key =", Value::Blob(key.0.to_vec()));
+            }
+            if let Some(state) = &filter.state {
+                add("c.state =", Value::Text(state.clone()));
+            }
+            if let Some(time) = filter.expires_before {
+                add("c.not_after <", Value::Integer(time.as_millis()));
+            }
+            if let Some(number) = after {
+                add(&format!("{number_column} <"), Value::Integer(signed(number)?));
+            }
+            let wanted = if conditions.is_empty() {
+                String::new()
+            } else {
+                format!("WHERE {}", conditions.join(" AND "))
+            };
+            values.push(Value::Integer(one_more(limit)));
+            let sql = select_records(
+                join,
+                &format!("{wanted} ORDER BY {number_column} DESC LIMIT ?{}", values.len()),
+            );
+            let rows = all(connection, &sql, params_from_iter(values), read_record)?;
+            if let Some(name) = &filter.name
+                && let Some((_, stray)) = rows.iter().find(|(_, record)| !record.names.contains(name))
+            {
+                return Err(corrupt(
+                    "certificate_names",
+                    &stray.id.to_string(),
+                    "names a certificate that lacks the name",
+                ));
+            }
+            let page = page(rows, limit, |(number, _)| *number);
+            Ok(Page { rows: page.rows.into_iter().map(|(_, record)| record).collect(), next: page.next })
+        })
+    }
+
+    fn reserved_certificates(&self, limit: u32) -> StoreResult<'_, Vec<CertificateRecord>> {
+        self.read(move |connection| {
+            let sql = select_records("", "WHERE c.state = 'reserved' ORDER BY c.number LIMIT ?1");
+            all(connection, &sql, [limit], |row| read_record(row).map(|(_, record)| record))
+        })
+    }
+
+    fn reserved_for(&self, origin: Origin) -> StoreResult<'_, Option<CertificateRecord>> {
+        self.read(move |connection| {
+            let sql = select_records(
+                "",
+                "WHERE c.state = 'reserved' AND c.origin = ?1 ORDER BY c.number DESC LIMIT 1",
+            );
+            first(connection, &sql, [to_json(&origin)?], |row| read_record(row).map(|(_, record)| record))
+        })
+    }
+
+    fn is_key_blocked(&self, key: KeyHash) -> StoreResult<'_, bool> {
+        self.read(move |connection| {
+            let sql = "SELECT key, at, detail, hash FROM blocked_keys WHERE key = ?1";
+            let found = first(connection, sql, [key.0], |row| check_hash("blocked_keys", row, 0, 3))?;
+            Ok(found.is_some())
+        })
+    }
+
+    fn shard_revocations(
+        &self,
+        issuer: IssuerId,
+        shard: u32,
+        not_after_from: Timestamp,
+    ) -> StoreResult<'_, ShardRevocations> {
+        self.read(move |connection| {
+            let stored = Shard::load(connection, issuer.as_str(), shard)?;
+            let count: i64 = connection
+                .prepare_cached(
+                    "SELECT COUNT(*) FROM certificates \
+                     WHERE issuer = ?1 AND shard = ?2 AND state IN ('revoked', 'abandoned')",
+                )?
+                .query_row(params![issuer.as_str(), shard], |row| row.get(0))?;
+            if count != signed(stored.revoked)? {
+                let what = format!("{} certificates were revoked, and {count} are there", stored.revoked);
+                return Err(corrupt("crl_shards", &format!("{issuer}/{shard}"), &what));
+            }
+            let sql = select_status(
+                "WHERE c.issuer = ?1 AND c.shard = ?2 AND c.state IN ('revoked', 'abandoned') AND c.not_after >= ?3",
+            );
+            let parameters = params![issuer.as_str(), shard, not_after_from.as_millis()];
+            let mut revoked = all(connection, &sql, parameters, |row| {
+                let row = CertificateRow::read(row)?;
+                let revocation = row.state.revocation().ok_or_else(|| {
+                    corrupt("certificates", &row.id.to_string(), "is listed as revoked and is not")
+                })?;
+                Ok(RevokedCertificate { serial: row.id.serial, revocation, not_after: row.not_after })
+            })?;
+            revoked.sort_unstable_by_key(|entry| entry.serial);
+            let previous = read_crl(connection, &issuer, shard)?;
+            Ok(ShardRevocations { last_number: stored.last_number, previous, revoked })
+        })
+    }
+
+    fn changes_since(
+        &self,
+        issuer: IssuerId,
+        revision: u64,
+        limit: u32,
+    ) -> StoreResult<'_, Vec<(SerialNumber, CertificateStatus)>> {
+        self.read(move |connection| {
+            let sql = select_status("WHERE c.issuer = ?1 AND c.revision > ?2 ORDER BY c.revision LIMIT ?3");
+            all(connection, &sql, params![issuer.as_str(), signed(revision)?, limit], |row| {
+                let row = CertificateRow::read(row)?;
+                Ok((row.id.serial, row.status()))
+            })
+        })
+    }
+}
+
+/// The columns of a CRL that its hash covers; the hash and the DER follow.
+const CRL_COLUMNS: &str = "issuer, shard, number, this_update, next_update, entries, der_hash, hash";
+
+fn read_crl_summary(row: &Row<'_>) -> Outcome<CrlSummary> {
+    let issuer: String = row.get(0)?;
+    check_hash("crls", row, 0, 7)?;
+    Ok(CrlSummary {
+        shard: row.get(1)?,
+        number: unsigned("crls", row.get(2)?)?,
+        this_update: Timestamp::from_millis(row.get(3)?),
+        next_update: Timestamp::from_millis(row.get(4)?),
+        entries: unsigned("crls", row.get(5)?)?,
+        issuer: issuer.parse().map_err(|_| corrupt("crls", &issuer, "its issuer is no issuer id"))?,
+    })
+}
+
+fn read_crl(connection: &Connection, issuer: &IssuerId, shard: u32) -> Outcome<Option<CrlRecord>> {
+    let sql = format!("SELECT {CRL_COLUMNS}, der FROM crls WHERE issuer = ?1 AND shard = ?2");
+    first(connection, &sql, params![issuer.as_str(), shard], |row| {
+        let CrlSummary { issuer, shard, number, this_update, next_update, entries } = read_crl_summary(row)?;
+        let der: Vec<u8> = row.get(8)?;
+        if sha256(&der) != row.get::<_, [u8; 32]>(6)? {
+            return Err(corrupt("crls", &format!("{issuer}/{shard}"), "the CRL does not match its hash"));
+        }
+        Ok(CrlRecord { issuer, shard, number, this_update, next_update, entries, der })
+    })
+}
+
+/// One entry of the log, checked against its hashes.
+fn read_audit(row: &Row<'_>) -> Outcome<(u64, Vec<u8>)> {
+    check_hash("audit", row, 0, 3)?;
+    let (index, entry, leaf): (i64, Vec<u8>, [u8; 32]) = (row.get(0)?, row.get(1)?, row.get(2)?);
+    if leaf_hash(&entry) != leaf {
+        return Err(corrupt("audit", &index.to_string(), "does not match its leaf hash"));
+    }
+    Ok((unsigned("audit", index)?, entry))
+}
+
+impl<C: Commits> AuthorityReads for SharedStore<C> {
+    fn issuers(&self) -> StoreResult<'_, Vec<IssuerRecord>> {
+        self.read(|connection| {
+            let sql = format!("SELECT {} FROM issuers", IssuerRecord::COLUMNS);
+            let mut issuers: Vec<IssuerRecord> = all(connection, &sql, [], read_document)?;
+            issuers.sort_by(|a, b| {
+                let rank = |issuer: &IssuerRecord| {
+                    (issuer.kind != IssuerKind::Root, issuer.state != IssuerState::Active)
+                };
+                rank(a)
+                    .cmp(&rank(b))
+                    .then(b.created_at.cmp(&a.created_at))
+                    .then_with(|| b.id.as_str().cmp(a.id.as_str()))
+            });
+            Ok(issuers)
+        })
+    }
+
+    fn crl_summaries(&self) -> StoreResult<'_, Vec<CrlSummary>> {
+        self.read(|connection| {
+            let sql = format!("SELECT {CRL_COLUMNS} FROM crls ORDER BY issuer, shard");
+            all(connection, &sql, [], read_crl_summary)
+        })
+    }
+
+    fn crl(&self, issuer: IssuerId, shard: u32) -> StoreResult<'_, Option<CrlRecord>> {
+        self.read(move |connection| read_crl(connection, &issuer, shard))
+    }
+
+    fn credential(&self, id: CredentialId) -> StoreResult<'_, Option<Credential>> {
+        self.read(move |connection| document(connection, id_value(id.0)))
+    }
+
+    fn effects(&self, limit: u32) -> StoreResult<'_, Vec<Effect>> {
+        self.read(move |connection| {
+            all(connection, "SELECT id, body, hash FROM effects ORDER BY id LIMIT ?1", [limit], |row| {
+                check_hash("effects", row, 0, 2)?;
+                let id = row_id(row, "effects")?;
+                let body: String = row.get(1)?;
+                Ok(Effect {
+                    id: EffectId(id),
+                    kind: from_json("effects", &describe(row.get_ref(0)?), &body)?,
+                })
+            })
+        })
+    }
+
+    fn newest_event_at(&self) -> StoreResult<'_, Option<Timestamp>> {
+        self.read(|connection| {
+            let sql = "SELECT position, entry, leaf_hash, hash FROM audit ORDER BY position DESC LIMIT 1";
+            let newest = first(connection, sql, [], read_audit)?;
+            let counted = unsigned("counters", counter(connection, "audit")?)?;
+            if newest.as_ref().map_or(0, |(index, _)| index + 1) != counted {
+                return Err(corrupt("audit", &counted.to_string(), "entries at the end are gone"));
+            }
+            let Some((index, entry)) = newest else {
+                return Ok(None);
+            };
+            let event: AuditEvent = serde_json::from_slice(&entry)
+                .map_err(|error| corrupt("audit", &index.to_string(), &format!("can't be read: {error}")))?;
+            Ok(Some(event.at))
+        })
+    }
+
+    fn audit(&self, from: u64, limit: u32) -> StoreResult<'_, Vec<(u64, Vec<u8>)>> {
+        self.read(move |connection| {
+            let sql = "SELECT position, entry, leaf_hash, hash FROM audit WHERE position >= ?1 ORDER BY position LIMIT ?2";
+            let entries = all(connection, sql, params![signed(from)?, limit], read_audit)?;
+            let counted = unsigned("counters", counter(connection, "audit")?)?;
+            let expected = counted.saturating_sub(from).min(u64::from(limit));
+            let dense = (from..).zip(&entries).all(|(index, (stored, _))| index == *stored);
+            if !dense || u64::try_from(entries.len()) != Ok(expected) {
+                return Err(corrupt("audit", &from.to_string(), "entries after it are gone"));
+            }
+            Ok(entries)
+        })
+    }
+
+    fn sizes(&self) -> StoreResult<'_, StoreSizes> {
+        let directory = self.reads.directory().to_owned();
+        self.read(move |_| {
+            // A file that is not there has no size.
+            let size = |suffix: &str| {
+                std::fs::metadata(directory.join(format!("{FILE}{suffix}"))).map_or(0, |file| file.len())
+            };
+            Ok(StoreSizes { wal_bytes: size("-wal"), store_bytes: size("") + size("-shm") })
+        })
+    }
+}

@@ -1,0 +1,186 @@
+//! What changed behind the store's back is found when it is read, and named.
+
+use ca_core::acme::{AuthorizationState, ChallengeType};
+use ca_core::id::CredentialId;
+use ca_core::pkix::public_key::KeyHash;
+use ca_core::random::SystemRandom;
+use ca_core::store::{
+    CertificateFilter, CertificateId, Change, Commit, Credential, CredentialKind, IssuerKind, IssuerState,
+    Role, Store, StoreError, Version,
+};
+
+use crate::fixtures::*;
+
+/// What was stored, and is about to be damaged.
+struct Stored {
+    direct: Direct,
+    store: std::sync::Arc<dyn Store>,
+    account: ca_core::acme::Account,
+    order: ca_core::acme::Order,
+    authorization: ca_core::acme::Authorization,
+    credential: CredentialId,
+    certificate: CertificateId,
+    key: KeyHash,
+}
+
+impl Stored {
+    async fn new() -> Self {
+        let direct = Direct::open();
+        let store = direct.as_store();
+        let account = account(NOW);
+        let (order, mut authorizations) = order(account.id, &["a.example.org"], NOW);
+        authorizations[0].state = AuthorizationState::Valid { validated_at: NOW, by: ChallengeType::Dns01 };
+        let credential = Credential {
+            id: CredentialId::generate(NOW, &mut SystemRandom),
+            kind: CredentialKind::Listener { role: Role::Acme },
+            public_key: vec![1],
+            certificate: None,
+            requested_at: NOW,
+            version: Version::NEW,
+        };
+        let record = certificate("issuing-1", 2, &["a.example.org"]);
+        let key = KeyHash(random());
+        let mut commit = put_order(&order, &authorizations);
+        commit.changes.extend([
+            Change::PutAccount(account.clone()),
+            Change::PutCredential(credential.clone()),
+            Change::PutIssuer(Box::new(issuer("issuing-1", IssuerKind::Issuing, IssuerState::Active, NOW))),
+            Change::ReserveCrl { issuer: issuer_id("issuing-1"), shard: 2, number: 5 },
+            Change::PublishCrl(crl("issuing-1", 2, 5)),
+            Change::BlockKey { key, at: NOW, detail: "weak".to_owned() },
+        ]);
+        commit.effects = vec![effect(order.id, NOW)];
+        commit.audit = (0..4).map(|n| event(&n.to_string(), after(n))).collect();
+        for commit in [commit, reserve(&record), issue(&record), revoke(&record.id)] {
+            store.commit(commit).await.unwrap();
+        }
+        let authorization = authorizations.remove(0);
+        Self {
+            direct,
+            store,
+            account,
+            order,
+            authorization,
+            credential: credential.id,
+            certificate: record.id,
+            key,
+        }
+    }
+
+    fn damage(&self, sql: &str) {
+        let raw = rusqlite::Connection::open(self.direct.dir.path().join("store.db")).unwrap();
+        raw.pragma_update(None, "foreign_keys", false).unwrap();
+        assert!(raw.execute(sql, []).unwrap() > 0, "{sql} changed nothing");
+    }
+
+    /// Every read that ought to see the damage in a table; all succeed before.
+    async fn read(&self, table: &str) -> Result<(), StoreError> {
+        let store = &self.store;
+        let issuer = issuer_id("issuing-1");
+        let id = self.certificate.clone();
+        match table {
+            "accounts" => store.account(self.account.id).await.map(drop),
+            "orders" => store.order(self.order.id).await.map(drop),
+            "authorizations" => store.authorization(self.authorization.id).await.map(drop),
+            "issuers" => store.issuers().await.map(drop),
+            "credentials" => store.credential(self.credential).await.map(drop),
+            "certificates" => store.certificate_status(id).await.map(drop),
+            "certificate_der" => store.certificate(id).await.map(drop),
+            "certificate_names" => {
+                let filter =
+                    CertificateFilter { name: Some(name("b.example.org")), ..CertificateFilter::default() };
+                store.certificates(filter, None, 9).await.map(drop)
+            }
+            "crl_shards" => store.shard_revocations(issuer, 2, NOW).await.map(drop),
+            "crls" => store.crl(issuer, 2).await.map(drop),
+            "blocked_keys" => store.is_key_blocked(self.key).await.map(drop),
+            "effects" => store.effects(9).await.map(drop),
+            "audit" => store.audit(0, 9).await.map(drop),
+            "counters" => store.order_counts().await.map(drop),
+            other => panic!("{other}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_changed_column_is_found() {
+    for (table, sql) in [
+        ("accounts", "UPDATE accounts SET body = replace(body, 'someone', 'another')"),
+        ("accounts", "UPDATE accounts SET state = 'revoked'"),
+        ("accounts", "UPDATE accounts SET version = 7"),
+        ("orders", "UPDATE orders SET body = replace(body, 'open', 'failed')"),
+        ("orders", "UPDATE orders SET account = zeroblob(16)"),
+        ("orders", "DELETE FROM authorizations"),
+        ("authorizations", "UPDATE authorizations SET identifier = 'dns:bank.example.org'"),
+        ("authorizations", "UPDATE authorizations SET hash = zeroblob(16)"),
+        ("issuers", "UPDATE issuers SET body = replace(body, 'issuing-1', 'issuing-9')"),
+        ("credentials", "UPDATE credentials SET body = body || ' '"),
+        ("certificates", "UPDATE certificates SET state = 'issued'"),
+        ("certificates", "UPDATE certificates SET ended_at = ended_at + 1"),
+        ("certificates", "UPDATE certificates SET reason = NULL"),
+        ("certificates", "UPDATE certificates SET not_after = 0"),
+        ("certificates", "UPDATE certificates SET revision = 1000"),
+        ("certificates", "UPDATE certificates SET names = '[]'"),
+        ("certificate_der", "UPDATE certificate_der SET tbs = x'30'"),
+        ("certificate_der", "UPDATE certificate_der SET der = x'30'"),
+        ("certificate_der", "UPDATE certificate_der SET der = NULL"),
+        ("certificate_der", "DELETE FROM certificate_der"),
+        ("certificate_names", "UPDATE certificate_names SET name = 'dns:b.example.org'"),
+        ("crl_shards", "UPDATE crl_shards SET last_number = 1"),
+        ("crl_shards", "DELETE FROM crl_shards"),
+        ("crl_shards", "DELETE FROM certificates"),
+        ("crl_shards", "UPDATE certificates SET state = 'issued'"),
+        ("crl_shards", "UPDATE certificates SET shard = 3"),
+        ("crls", "UPDATE crls SET der = x'30'"),
+        ("crls", "UPDATE crls SET number = 6"),
+        ("blocked_keys", "UPDATE blocked_keys SET detail = 'fine'"),
+        ("effects", "UPDATE effects SET body = replace(body, 'issue', 'revoke')"),
+        ("audit", "UPDATE audit SET entry = x'7b7d' WHERE position = 1"),
+        ("audit", "UPDATE audit SET leaf_hash = zeroblob(32) WHERE position = 1"),
+        ("audit", "DELETE FROM audit WHERE position = 1"),
+        ("audit", "DELETE FROM audit WHERE position = 3"),
+        ("audit", "DELETE FROM audit"),
+        ("counters", "UPDATE counters SET value = value + 1"),
+    ] {
+        let stored = Stored::new().await;
+        stored.read(table).await.unwrap_or_else(|error| panic!("{table} before the damage: {error}"));
+        stored.damage(sql);
+        match stored.read(table).await {
+            Err(StoreError::Corrupt(_)) => {}
+            other => panic!("{sql}: {other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_error_names_table_and_row() {
+    let stored = Stored::new().await;
+    stored.damage("UPDATE accounts SET state = 'revoked'");
+    stored.damage("UPDATE certificates SET state = 'issued'");
+    let Err(StoreError::Corrupt(text)) = stored.read("accounts").await else { panic!() };
+    assert!(text.contains("accounts") && text.contains(&stored.account.id.to_string()), "{text}");
+    let Err(StoreError::Corrupt(text)) = stored.read("certificates").await else { panic!() };
+    assert!(text.contains("certificates") && text.contains(&stored.certificate.to_string()), "{text}");
+}
+
+#[tokio::test]
+async fn a_damaged_certificate_is_not_changed_further() {
+    let stored = Stored::new().await;
+    // Back to reserved, as if to have another certificate issued under the serial.
+    stored.damage(
+        "UPDATE certificates SET state = 'reserved', issued_at = NULL, ended_at = NULL, reason = NULL",
+    );
+    let result = stored.store.commit(abandon(&stored.certificate)).await;
+    assert!(matches!(result, Err(StoreError::Corrupt(_))), "{result:?}");
+}
+
+#[tokio::test]
+async fn an_emptied_end_of_the_log_is_found_before_signing() {
+    let stored = Stored::new().await;
+    assert_eq!(stored.store.newest_event_at().await, Ok(Some(after(3))));
+    stored.damage("DELETE FROM audit WHERE position = 3");
+    assert!(matches!(stored.store.newest_event_at().await, Err(StoreError::Corrupt(_))));
+    let more = Commit { audit: vec![event("later", after(9))], ..Commit::default() };
+    stored.store.commit(more).await.unwrap();
+    assert!(matches!(stored.store.audit(0, 100).await, Err(StoreError::Corrupt(_))), "the gap stays visible");
+}
