@@ -173,7 +173,8 @@ impl Config {
     /// The first key at fault.
     pub fn directories(&self) -> Result<Vec<DirectorySettings>, ConfigError> {
         if !(1024..=Self::MAX_BODY_BYTES).contains(&self.max_body_bytes) {
-            let problem = format!("must be from 1024 to {}, not {}", Self::MAX_BODY_BYTES, self.max_body_bytes);
+            let problem =
+                format!("must be from 1024 to {}, not {}", Self::MAX_BODY_BYTES, self.max_body_bytes);
             return Err(ConfigError { key: "acme.max_body_bytes".to_owned(), problem });
         }
         self.base_url()?;
@@ -212,8 +213,10 @@ impl Config {
                 (own.$field.as_ref().unwrap_or(&self.$field), key(stringify!($field), own.$field.is_some()))
             };
         }
-        let directory = DirectoryName::try_from(name.to_owned())
-            .map_err(|why| ConfigError { key: format!("acme.directories.{name}"), problem: why.to_string() })?;
+        let directory = DirectoryName::try_from(name.to_owned()).map_err(|why| ConfigError {
+            key: format!("acme.directories.{name}"),
+            problem: why.to_string(),
+        })?;
 
         if let (true, key) = value!(external_account_required) {
             let problem = "external account binding is not offered in this version; set it to false and keep \
@@ -248,14 +251,20 @@ impl Config {
         let subscriber_keys = SubscriberKeys {
             ec: *value!(ec_keys).0,
             ed25519: *value!(ed25519_keys).0,
-            rsa_bits: value!(rsa_keys).0.then(|| rsa_bits(value!(rsa_min_bits), value!(rsa_max_bits))).transpose()?,
+            rsa_bits: value!(rsa_keys)
+                .0
+                .then(|| rsa_bits(value!(rsa_min_bits), value!(rsa_max_bits)))
+                .transpose()?,
         };
         if !subscriber_keys.ec && !subscriber_keys.ed25519 && subscriber_keys.rsa_bits.is_none() {
-            let problem = "ec_keys, ed25519_keys and rsa_keys are all false, so no key could be certified".to_owned();
+            let problem =
+                "ec_keys, ed25519_keys and rsa_keys are all false, so no key could be certified".to_owned();
             return Err(ConfigError { key: value!(rsa_keys).1, problem });
         }
         let url = |(given, key): (Option<&String>, String)| match given {
-            Some(text) if text.parse::<http::Uri>().is_ok_and(|uri| uri.host().is_some()) => Ok(Some(text.clone())),
+            Some(text) if text.parse::<http::Uri>().is_ok_and(|uri| uri.host().is_some()) => {
+                Ok(Some(text.clone()))
+            }
             Some(text) => Err(ConfigError { key, problem: format!("'{text}' is no absolute URL") }),
             None => Ok(None),
         };
@@ -264,8 +273,9 @@ impl Config {
         let (validation, validation_key) = value!(validation);
         let networks = |list: &[String], field: &str| {
             each(list, &format!("{validation_key}.{field}"), |text| {
-                text.parse::<Network>()
-                    .map_err(|_| format!("'{text}' is no network; write an address or ADDRESS/PREFIX, as 10.0.0.0/8"))
+                text.parse::<Network>().map_err(|_| {
+                    format!("'{text}' is no network; write an address or ADDRESS/PREFIX, as 10.0.0.0/8")
+                })
             })
         };
         let (dns_servers, dns_key) = value!(dns_servers);
@@ -348,7 +358,9 @@ fn port((port, key): (&u16, String)) -> Result<u16, ConfigError> {
 fn resolver(text: &String) -> Result<SocketAddr, String> {
     text.parse::<SocketAddr>()
         .or_else(|_| text.parse::<IpAddr>().map(|address| SocketAddr::new(address, 53)))
-        .map_err(|_| format!("'{text}' is no address; write 192.0.2.53, 192.0.2.53:8053 or [2001:db8::53]:53"))
+        .map_err(|_| {
+            format!("'{text}' is no address; write 192.0.2.53, 192.0.2.53:8053 or [2001:db8::53]:53")
+        })
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use crate::jose::{AccountKey, FlattenedJws};
 pub fn jws(data: &[u8]) {
     let Ok(first) = FlattenedJws::parse(data) else { return };
     let again = FlattenedJws::parse(&first.to_json()).expect("our own JSON can be read");
-    assert_eq!(first, again);
+    assert_eq!((first.header(), first.to_json()), (again.header(), again.to_json()));
 }
 
 /// Reads any octets as a JWK: never panics, and the canonical form is read as the same key.

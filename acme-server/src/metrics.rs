@@ -50,10 +50,14 @@ impl Default for Metrics {
     fn default() -> Self {
         Self {
             requests: Family::default(),
-            request_seconds: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.001, 2.0, 14))),
+            request_seconds: Family::new_with_constructor(|| {
+                Histogram::new(exponential_buckets(0.001, 2.0, 14))
+            }),
             in_flight: Gauge::default(),
             problems: Family::default(),
-            validation_seconds: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.002, 2.0, 15))),
+            validation_seconds: Family::new_with_constructor(|| {
+                Histogram::new(exponential_buckets(0.002, 2.0, 15))
+            }),
             validations_in_flight: Gauge::default(),
             orders_created: Counter::default(),
         }

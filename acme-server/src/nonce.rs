@@ -73,7 +73,8 @@ impl Nonces {
         let octets = BASE64_URL_SAFE_NO_PAD.decode(nonce).map_err(|_| BadNonce)?;
         let octets: [u8; 28] = octets.try_into().map_err(|_| BadNonce)?;
         let mac = hmac::sign(&self.key, &octets[..Self::MAC.start]);
-        constant_time::verify_slices_are_equal(&mac.as_ref()[..16], &octets[Self::MAC]).map_err(|_| BadNonce)?;
+        constant_time::verify_slices_are_equal(&mac.as_ref()[..16], &octets[Self::MAC])
+            .map_err(|_| BadNonce)?;
         let counter = octets[Self::COUNTER].try_into().map(u64::from_be_bytes).map_err(|_| BadNonce)?;
         if self.window.lock().unwrap_or_else(PoisonError::into_inner).redeem(counter) {
             Ok(())

@@ -311,7 +311,9 @@ impl From<StoreError> for Problem {
                 ..Self::unavailable("other requests changed the same objects meanwhile; try again", 1)
             },
             StoreError::Busy(_) => Self::unavailable("the CA can't take this now; try again", 5),
-            StoreError::Full(_) => Self::unavailable("the CA can't take new work now; its operator must act", 60),
+            StoreError::Full(_) => {
+                Self::unavailable("the CA can't take new work now; its operator must act", 60)
+            }
             StoreError::NotFound(_) | StoreError::Corrupt(_) | StoreError::Refused(_) => {
                 Self::new(ProblemType::ServerInternal, "the CA has an internal error; its operator must act")
             }
@@ -330,7 +332,9 @@ impl From<JwsError> for Problem {
             | JwsError::HeaderMember(_)
             | JwsError::JwkXorKid
             | JwsError::BadSignature => ProblemType::Malformed,
-            JwsError::UnknownAlgorithm(_) | JwsError::AlgorithmDoesNotFit(..) => ProblemType::BadSignatureAlgorithm,
+            JwsError::UnknownAlgorithm(_) | JwsError::AlgorithmDoesNotFit(..) => {
+                ProblemType::BadSignatureAlgorithm
+            }
             JwsError::Key(_) => ProblemType::BadPublicKey,
         };
         Self::new(kind, error.to_string())
@@ -391,8 +395,10 @@ impl From<Vec<Subproblem>> for Problem {
                 let only = subproblems.remove(0);
                 Self::new(kind, only.detail.clone()).with_subproblems(vec![only])
             }
-            count => Self::new(kind, format!("{count} of the identifiers can't be ordered; see the subproblems"))
-                .with_subproblems(subproblems),
+            count => {
+                Self::new(kind, format!("{count} of the identifiers can't be ordered; see the subproblems"))
+                    .with_subproblems(subproblems)
+            }
         }
     }
 }

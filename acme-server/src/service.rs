@@ -223,12 +223,15 @@ impl Shared {
 }
 
 async fn no_such_resource() -> Problem {
-    Problem::malformed("there is nothing at this URL; begin at the directory").with_status(StatusCode::NOT_FOUND)
+    Problem::malformed("there is nothing at this URL; begin at the directory")
+        .with_status(StatusCode::NOT_FOUND)
 }
 
 async fn method_not_allowed() -> Problem {
-    Problem::malformed("this resource does not take this method; ACME resources are read by POST-as-GET (RFC 8555 §6.3)")
-        .with_status(StatusCode::METHOD_NOT_ALLOWED)
+    Problem::malformed(
+        "this resource does not take this method; ACME resources are read by POST-as-GET (RFC 8555 §6.3)",
+    )
+    .with_status(StatusCode::METHOD_NOT_ALLOWED)
 }
 
 /// Around every request: its id, bounds, the headers that every ACME response carries, metrics, and the log of causes.
@@ -258,7 +261,8 @@ async fn around(State(app): State<App>, path: Option<MatchedPath>, request: Requ
     }
     if let Some(directory) = directory {
         if resource != "directory"
-            && let Ok(value) = HeaderValue::try_from(format!("<{}>;rel=\"index\"", directory.links.directory()))
+            && let Ok(value) =
+                HeaderValue::try_from(format!("<{}>;rel=\"index\"", directory.links.directory()))
         {
             headers.append(LINK, value);
         }

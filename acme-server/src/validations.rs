@@ -82,7 +82,9 @@ impl Shared {
         challenge: &Challenge,
         thumbprint: Thumbprint,
     ) -> Result<bool, Problem> {
-        let Some(running) = self.validations.begin((authorization.id, challenge.kind))? else { return Ok(false) };
+        let Some(running) = self.validations.begin((authorization.id, challenge.kind))? else {
+            return Ok(false);
+        };
         let (app, directory) = (self.clone(), directory.clone());
         let (challenge, identifier) = (challenge.clone(), authorization.identifier.clone());
         let counted = self.metrics.validation_began();
@@ -118,7 +120,12 @@ impl Shared {
     }
 
     /// Acceptance, if it was not committed before, and outcome in one transaction.
-    async fn try_record(&self, id: AuthorizationId, kind: ChallengeType, validated: &Validated) -> Result<(), Problem> {
+    async fn try_record(
+        &self,
+        id: AuthorizationId,
+        kind: ChallengeType,
+        validated: &Validated,
+    ) -> Result<(), Problem> {
         let now = self.clock.now();
         let Some(authorization) = self.store.authorization(id).await? else { return Ok(()) };
         let accepted = match authorization.accept(kind, now) {
@@ -173,7 +180,9 @@ impl Shared {
         }
         authorization
             .processing()
-            .filter(|challenge| matches!(self.validate(directory, authorization, challenge, thumbprint), Ok(true)))
+            .filter(|challenge| {
+                matches!(self.validate(directory, authorization, challenge, thumbprint), Ok(true))
+            })
             .count()
     }
 }

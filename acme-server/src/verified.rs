@@ -171,7 +171,8 @@ async fn read(headers: &HeaderMap, mut body: Body, limit: usize) -> Result<Vec<u
         Problem::malformed(format!("the request body has more than {limit} octets"))
             .with_status(StatusCode::PAYLOAD_TOO_LARGE)
     };
-    let announced = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<usize>().ok());
+    let announced =
+        headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<usize>().ok());
     if announced.is_some_and(|length| length > 2 * Config::MAX_BODY_BYTES) {
         return Err(too_large());
     }
@@ -179,7 +180,8 @@ async fn read(headers: &HeaderMap, mut body: Body, limit: usize) -> Result<Vec<u
         let mut octets = Vec::with_capacity(announced.unwrap_or(0).min(limit));
         let mut thrown_away = 0;
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|why| Problem::malformed("the request body broke off").with_cause(why))?;
+            let frame =
+                frame.map_err(|why| Problem::malformed("the request body broke off").with_cause(why))?;
             let Ok(data) = frame.into_data() else { continue };
             if thrown_away > 0 || octets.len() + data.len() > limit {
                 thrown_away += octets.len() + data.len();
@@ -214,10 +216,14 @@ fn require_url(requested: &str, signed: &str) -> Result<(), Problem> {
 /// §6.5: every well-formed JWS uses its nonce up, whatever comes of it.
 fn redeem(app: &App, nonce: Option<&str>) -> Result<(), Problem> {
     let nonce = nonce.ok_or_else(|| {
-        Problem::new(ProblemType::BadNonce, "the protected header has no 'nonce'; take the one of this response")
+        Problem::new(
+            ProblemType::BadNonce,
+            "the protected header has no 'nonce'; take the one of this response",
+        )
     })?;
     app.nonces.redeem(nonce).map_err(|_| {
-        let detail = "the nonce was not given out here, is too old, or was used; take the one of this response";
+        let detail =
+            "the nonce was not given out here, is too old, or was used; take the one of this response";
         Problem::new(ProblemType::BadNonce, detail)
     })
 }
@@ -231,7 +237,8 @@ impl Signer for ByAccount {
         let KeyReference::Kid(kid) = &jws.header().key else {
             return Err(Problem::malformed("this resource needs 'kid' in the protected header, not 'jwk'"));
         };
-        let unknown = || Problem::new(ProblemType::AccountDoesNotExist, "there is no account at the URL in 'kid'");
+        let unknown =
+            || Problem::new(ProblemType::AccountDoesNotExist, "there is no account at the URL in 'kid'");
         let id = directory.links.parse_account(kid).ok_or_else(unknown)?;
         let account = app
             .store
@@ -249,7 +256,11 @@ impl Signer for ByAccount {
 }
 
 impl Signer for ByKey {
-    async fn verify(_app: &App, _directory: &Directory, jws: FlattenedJws) -> Result<(Self, Vec<u8>), Problem> {
+    async fn verify(
+        _app: &App,
+        _directory: &Directory,
+        jws: FlattenedJws,
+    ) -> Result<(Self, Vec<u8>), Problem> {
         let KeyReference::Jwk(key) = jws.header().key.clone() else { return Err(key_required()) };
         let payload = jws.verify(&key)?;
         Ok((Self(key), payload))
@@ -276,7 +287,9 @@ impl Payload for Empty {
         if payload.is_empty() {
             return Ok(Self);
         }
-        Err(Problem::malformed("this resource is read by POST-as-GET: the payload must be empty (RFC 8555 §6.3)"))
+        Err(Problem::malformed(
+            "this resource is read by POST-as-GET: the payload must be empty (RFC 8555 §6.3)",
+        ))
     }
 }
 
@@ -291,7 +304,9 @@ pub(crate) struct Json<T>(pub(crate) T);
 
 impl<T: DeserializeOwned> Payload for Json<T> {
     fn read(payload: &[u8]) -> Result<Self, Problem> {
-        serde_json::from_slice(payload).map(Self).map_err(|why| Problem::malformed(format!("the payload: {why}")))
+        serde_json::from_slice(payload)
+            .map(Self)
+            .map_err(|why| Problem::malformed(format!("the payload: {why}")))
     }
 }
 

@@ -773,7 +773,8 @@ pub trait AcmeReads: Send + Sync {
     fn authorization(&self, id: AuthorizationId) -> StoreResult<'_, Option<Authorization>>;
     /// Authorizations with a challenge in `processing`, oldest first.
     fn authorizations_processing(&self, limit: u32) -> StoreResult<'_, Vec<Authorization>>;
-    /// Those of an account's authorizations that are stored as valid for an identifier, newest first.
+    /// Those of an account's authorizations that are stored as valid for an identifier as ordered (a wildcard name
+    /// finds wildcard authorizations only), newest first.
     fn valid_authorizations(
         &self,
         account: AccountId,

@@ -91,13 +91,16 @@ impl DataDir {
         self.configuration().exists()
     }
 
-    /// Whether there is nothing in it, or no directory yet.
+    /// Whether a CA may be made in it: there is nothing in it, or only what an operator prepares for one.
     ///
     /// # Errors
     /// If it can't be read.
-    pub fn is_empty(&self) -> Result<bool, Failure> {
+    pub fn is_vacant(&self) -> Result<bool, Failure> {
+        const PREPARED: [&str; 6] = ["acme", "ocsp", "crl", "run", "passphrase", "lost+found"];
         match fs::read_dir(&self.root) {
-            Ok(mut entries) => Ok(entries.next().is_none()),
+            Ok(entries) => Ok(entries
+                .filter_map(Result::ok)
+                .all(|entry| entry.file_name().to_str().is_some_and(|name| PREPARED.contains(&name)))),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(true),
             Err(e) => Err(self.unusable("read", &self.root, &e)),
         }

@@ -256,6 +256,7 @@ async fn store(data: &DataDir, report: &mut Report) -> Vec<IssuerRecord> {
             return Vec::new();
         }
     };
+    integrity(data, report).await;
     if !issuers.iter().any(|issuer| issuer.kind == IssuerKind::Issuing && issuer.state == IssuerState::Active) {
         report.fail("issuers", "there is no active issuing CA", "run `chancery init` in an empty data directory");
     } else {
@@ -264,6 +265,16 @@ async fn store(data: &DataDir, report: &mut Report) -> Vec<IssuerRecord> {
     clock(&*store, report).await;
     crls(&*store, &issuers, report).await;
     issuers
+}
+
+/// Looks at a copy: on the live file the check would hold a read transaction for as long as it takes.
+async fn integrity(data: &DataDir, report: &mut Report) {
+    let directory = data.path().to_owned();
+    match tokio::task::spawn_blocking(move || store::sqlite::check_copy(&directory, &directory)).await {
+        Ok(Ok(())) => report.ok("store", "a copy of it passed the integrity check"),
+        Ok(Err(error)) => report.failure("store", crate::admin::execute::store_failure(error)),
+        Err(error) => report.fail("store", format!("the check ended abnormally: {error}"), "run doctor again"),
+    }
 }
 
 async fn clock(store: &dyn Store, report: &mut Report) {

@@ -50,7 +50,7 @@ pub async fn init(data: &DataDir, init: &Init) -> Result<Config, Failure> {
         ));
     }
     // Anything else in there belongs to somebody; what an interrupted attempt left is ours.
-    if !data.is_initialised() && !data.is_empty()? {
+    if !data.is_initialised() && !data.is_vacant()? {
         return Err(Failure::new(
             Code::DataDirectory,
             format!("{} is not empty and holds no CA", data.path().display()),
@@ -166,7 +166,7 @@ pub fn take_lock(data: &DataDir) -> Result<CaLock, Failure> {
     CaLock::acquire(data.path()).map_err(|error| match error {
         LockError::Held { pid } => Failure::new(
             Code::Locked,
-            format!("{} is in use: {}", data.path().display(), LockError::Held { pid }),
+            format!("{}: {}", data.path().display(), LockError::Held { pid }),
             match pid {
                 Some(pid) => format!("use that one, or stop it first: kill {pid}"),
                 None => "use that one, or stop it first".to_owned(),

@@ -71,12 +71,20 @@ impl Https {
     ///
     /// # Errors
     /// If the connection fails or the answer is not HTTP; any status code is a response.
-    pub fn request(&self, method: &str, url: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<Response> {
+    pub fn request(
+        &self,
+        method: &str,
+        url: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Result<Response> {
         let prefix = format!("https://{}", self.address);
         let path = url.strip_prefix(&prefix).with_context(|| format!("{url} is not on this server"))?;
         let exchange = || -> Result<Vec<u8>> {
             let mut tls = self.connect()?;
-            tls.write_all(http::head(method, path, &self.address.to_string(), headers, body.len()).as_bytes())?;
+            tls.write_all(
+                http::head(method, path, &self.address.to_string(), headers, body.len()).as_bytes(),
+            )?;
             // A server may refuse a body that is too large before it has read all of it.
             match tls.write_all(body).and_then(|()| tls.flush()) {
                 Err(error) if !matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
@@ -96,7 +104,8 @@ impl Https {
             Ok(answer)
         };
         let answer = exchange().with_context(|| format!("{method} {url}"))?;
-        http::parse(&answer).with_context(|| format!("{method} {url}: {:?}", String::from_utf8_lossy(&answer)))
+        http::parse(&answer)
+            .with_context(|| format!("{method} {url}: {:?}", String::from_utf8_lossy(&answer)))
     }
 }
 
@@ -134,7 +143,8 @@ impl Key {
     /// # Errors
     /// If signing fails.
     pub fn sign(&self, protected: &Value, payload: &str) -> Result<Value> {
-        let (protected, payload) = (base64url(protected.to_string().as_bytes()), base64url(payload.as_bytes()));
+        let (protected, payload) =
+            (base64url(protected.to_string().as_bytes()), base64url(payload.as_bytes()));
         let signature = self.0.sign(&SystemRandom::new(), format!("{protected}.{payload}").as_bytes());
         let signature = base64url(signature.context("cannot sign")?.as_ref());
         Ok(json!({ "protected": protected, "payload": payload, "signature": signature }))
@@ -233,7 +243,8 @@ impl Client {
     /// # Errors
     /// If the server refuses.
     pub fn order(&self, identifiers: &[(&str, &str)]) -> Result<Order> {
-        let list: Vec<_> = identifiers.iter().map(|(kind, value)| json!({ "type": kind, "value": value })).collect();
+        let list: Vec<_> =
+            identifiers.iter().map(|(kind, value)| json!({ "type": kind, "value": value })).collect();
         let payload = json!({ "identifiers": list });
         let response = self.post(&self.resource("newOrder")?, &payload.to_string())?;
         let url = response.header("location").map(str::to_owned);
@@ -363,7 +374,9 @@ impl Client {
                 response.header("replay-nonce").context("no Replay-Nonce")?.to_owned()
             }
         };
-        Ok(match self.account() {
+        // newAccount is signed by the key itself, RFC 8555 §6.2; so is everything while there is no account.
+        let by_account = self.directory["newAccount"] != *url;
+        Ok(match self.account().filter(|_| by_account) {
             Some(account) => json!({ "alg": "ES256", "kid": account, "nonce": nonce, "url": url }),
             None => json!({ "alg": "ES256", "jwk": self.key.jwk(), "nonce": nonce, "url": url }),
         })

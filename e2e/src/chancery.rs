@@ -377,14 +377,16 @@ pub fn with_sockets(program: &Path, listeners: &[(&str, &TcpListener)]) -> Resul
     Ok(command)
 }
 
-/// `target/debug/chancery`, beside the directory of the test binary that runs.
+/// `target/debug/chancery`: of the same profile as the test or program that runs.
 ///
 /// # Errors
 /// If it was not built.
 pub fn binary() -> Result<PathBuf> {
-    let test = std::env::current_exe()?;
+    let this = std::env::current_exe()?;
+    let directory = this.parent().context("a program is in no directory")?;
+    // Tests are in target/PROFILE/deps, programs in target/PROFILE.
     let profile =
-        test.parent().and_then(Path::parent).context("the test binary is not in target/PROFILE/deps")?;
+        if directory.ends_with("deps") { directory.parent().unwrap_or(directory) } else { directory };
     let binary = profile.join("chancery");
     if !binary.is_file() {
         bail!("{} was not built: run `cargo build -p chancery`, or `cargo xtask test`", binary.display());

@@ -12,6 +12,7 @@ pub mod dns;
 pub mod http;
 pub mod http01;
 pub mod judges;
+pub mod load;
 pub mod pem;
 pub mod port;
 pub mod process;
@@ -39,7 +40,9 @@ pub fn eventually<T>(
         match look() {
             Ok(Some(found)) => return Ok(found),
             Ok(None) if late => anyhow::bail!("waited {} s for this: {what}", within.as_secs()),
-            Err(error) if late => return Err(error.context(format!("waited {} s for this: {what}", within.as_secs()))),
+            Err(error) if late => {
+                return Err(error.context(format!("waited {} s for this: {what}", within.as_secs())));
+            }
             Ok(None) | Err(_) => std::thread::sleep(Duration::from_millis(20)),
         }
     }

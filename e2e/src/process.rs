@@ -129,7 +129,10 @@ impl Drop for Process {
 }
 
 /// Hands each line of a stream to `take`; the receiver hears when the stream has ended.
-fn spawn_lines(stream: impl Read + Send + 'static, mut take: impl FnMut(&str) + Send + 'static) -> Receiver<()> {
+fn spawn_lines(
+    stream: impl Read + Send + 'static,
+    mut take: impl FnMut(&str) + Send + 'static,
+) -> Receiver<()> {
     let (ended, receiver) = channel();
     thread::spawn(move || {
         let mut reader = BufReader::new(stream);

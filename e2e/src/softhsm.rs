@@ -31,7 +31,10 @@ impl Token {
     /// # Errors
     /// If SoftHSM is missing or refuses.
     pub fn new() -> Result<Self> {
-        let directory = tempfile::Builder::new().prefix("chancery-softhsm-").tempdir()?;
+        let directory = tempfile::Builder::new()
+            .prefix("chancery-softhsm-")
+            .permissions(fs::Permissions::from_mode(0o700))
+            .tempdir()?;
         let token = Self { directory };
         fs::create_dir(token.tokens())?;
         let configuration = format!(

@@ -36,7 +36,7 @@ const TARGETS: &[Target] = &[
     Target { name: "ocsp_request", max_len: 4096, seeds: ocsp_request_seeds },
 ];
 
-/// Runs the targets named, or all of them; stops at the first that finds something.
+/// Runs the targets named, or all of them; one that finds something does not keep the others from their turn.
 pub fn run(root: &Path, arguments: &[String]) -> Result<()> {
     let (targets, seconds) = parse(arguments)?;
     let report = Report::new(false);
@@ -44,8 +44,14 @@ pub fn run(root: &Path, arguments: &[String]) -> Result<()> {
     for target in &targets {
         report.command(&format!("build {}", target.name), &mut cargo_fuzz(root, "build", target), no_note)?;
     }
+    let mut found = Vec::new();
     for target in targets {
-        fuzz(root, &report, target, seconds)?;
+        if let Err(error) = fuzz(root, &report, target, seconds) {
+            found.push(format!("{error:#}"));
+        }
+    }
+    if !found.is_empty() {
+        bail!("{}", found.join("\n       "));
     }
     report.done("nothing found,");
     Ok(())
@@ -65,7 +71,10 @@ fn parse(arguments: &[String]) -> Result<(Vec<&'static Target>, u32)> {
             targets.push(target);
         } else {
             let names: Vec<_> = TARGETS.iter().map(|target| target.name).collect();
-            bail!("`cargo xtask fuzz` knows --seconds N and the targets {}, not `{argument}`", names.join(", "));
+            bail!(
+                "`cargo xtask fuzz` knows --seconds N and the targets {}, not `{argument}`",
+                names.join(", ")
+            );
         }
     }
     Ok((if targets.is_empty() { TARGETS.iter().collect() } else { targets }, seconds))
@@ -88,15 +97,12 @@ fn fuzz(root: &Path, report: &Report, target: &Target, seconds: u32) -> Result<(
         "-print_final_stats=1",
     ]);
     report.command(target.name, &mut command, summary).map_err(|error| {
-        match files(&artifacts).difference(&before).next() {
-            Some(input) => error.context(format!(
-                "{} fails on {}; `cargo fuzz run --sanitizer none {} {0}` runs it again",
-                target.name,
-                input.display(),
-                target.name,
-            )),
-            None => error,
-        }
+        let after = files(&artifacts);
+        let Some(input) = after.difference(&before).next() else { return error };
+        let (name, input) = (target.name, input.display());
+        error.context(format!(
+            "{name} fails on {input}; once more: `cargo fuzz run --sanitizer none --target-dir target {name} {input}`"
+        ))
     })
 }
 
@@ -105,7 +111,10 @@ fn cargo_fuzz(root: &Path, verb: &str, target: &Target) -> Command {
     let mut command = Command::new("cargo");
     // Build output goes beside the rest: cargo-fuzz names the platform, so its own part of the directory is apart, and
     // build scripts and macros are shared.
-    command.args(["fuzz", verb, "--sanitizer", "none", "--target-dir"]).arg(root.join("target")).arg(target.name);
+    command
+        .args(["fuzz", verb, "--sanitizer", "none", "--target-dir"])
+        .arg(root.join("target"))
+        .arg(target.name);
     command.current_dir(root);
     command
 }
@@ -121,7 +130,9 @@ fn install(root: &Path) -> Result<String> {
         return Ok("present".to_owned());
     }
     succeed(
-        Command::new("cargo").args(["install", "cargo-fuzz", "--locked", "--version", CARGO_FUZZ]).current_dir(root),
+        Command::new("cargo")
+            .args(["install", "cargo-fuzz", "--locked", "--version", CARGO_FUZZ])
+            .current_dir(root),
     )?;
     Ok(format!("installed {CARGO_FUZZ}"))
 }
@@ -130,7 +141,8 @@ fn install(root: &Path) -> Result<String> {
 /// came.
 fn summary(output: &str) -> String {
     let output = plain(output);
-    let Some(status) = output.lines().rev().find(|line| line.starts_with('#') && line.contains("cov: ")) else {
+    let Some(status) = output.lines().rev().find(|line| line.starts_with('#') && line.contains("cov: "))
+    else {
         return String::new();
     };
     let runs = status.trim_start_matches('#').split_whitespace().next().unwrap_or_default();
@@ -155,7 +167,12 @@ fn csr_seeds(corpus: &Path) -> Result<()> {
         ("p256", p256.as_slice(), "/", "DNS:www.example.org,DNS:*.example.org"),
         ("p384-common-name", &p384, "/CN=www.example.org", "DNS:www.example.org"),
         ("rsa-addresses", &["-newkey", "rsa:2048"], "/", "IP:192.0.2.1,IP:2001:db8::1"),
-        ("ed25519", &["-newkey", "ed25519"], "/O=Example/CN=example.org", "DNS:example.org,email:a@example.org"),
+        (
+            "ed25519",
+            &["-newkey", "ed25519"],
+            "/O=Example/CN=example.org",
+            "DNS:example.org,email:a@example.org",
+        ),
     ] {
         let mut command = Command::new("openssl");
         command.args(["req", "-new", "-nodes", "-keyout", "/dev/null", "-outform", "DER", "-subj", subject]);
@@ -195,7 +212,11 @@ const KEYS: [(&str, &str, &str); 3] = [
         "ES256",
         r#"{"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}"#,
     ),
-    ("ed25519", "EdDSA", r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#),
+    (
+        "ed25519",
+        "EdDSA",
+        r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#,
+    ),
     (
         "rsa",
         "RS256",
@@ -241,7 +262,8 @@ fn files(directory: &Path) -> BTreeSet<PathBuf> {
 /// Runs a command to its end; an error carries what it said.
 fn succeed(command: &mut Command) -> Result<()> {
     let program = command.get_program().to_string_lossy().into_owned();
-    let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot start `{program}`"))?;
+    let output =
+        command.stdin(Stdio::null()).output().with_context(|| format!("cannot start `{program}`"))?;
     if !output.status.success() {
         bail!("`{program}` ended with {}:\n{}", output.status, String::from_utf8_lossy(&output.stderr));
     }

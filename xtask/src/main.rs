@@ -30,13 +30,13 @@ const TASKS: &[Task] = &[
     },
     Task {
         name: "bench",
-        arguments: "[--orders N] [--clients 1,8,32] [--seconds N] [--json]",
+        arguments: "[OPTIONS]",
         summary: "orders and OCSP requests per second of a release build, beside what this machine can do",
         run: bench::run,
     },
     Task {
         name: "fuzz",
-        arguments: "[TARGET] [--seconds N]",
+        arguments: "[TARGET …] [OPTIONS]",
         summary: "the parsers of hostile input under libFuzzer, 60 s each",
         run: fuzz::run,
     },
@@ -87,7 +87,11 @@ fn help() -> String {
          cargo xtask test --fast         while you work: without the end-to-end tests\n  \
          cargo xtask test --verbose      with the output of every step as it comes\n  \
          cargo build -p chancery && cargo nextest run -p e2e\n                                  \
-         the end-to-end tests alone\n",
+         the end-to-end tests alone\n  \
+         cargo xtask bench --clients 1,8,32 --orders 400 --seconds 10 [--json]\n                                  \
+         N orders by so many clients at once, at most 10 s each\n  \
+         cargo xtask fuzz csr jws --seconds 600\n                                  \
+         two of the targets, ten minutes each\n",
     );
     text
 }

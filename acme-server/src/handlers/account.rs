@@ -111,7 +111,9 @@ impl AccountChange {
         let deactivate = match update.status.as_deref() {
             None | Some("valid") => false,
             Some("deactivated") => true,
-            Some(_) => return Err(Problem::malformed("the only status that a client can set is 'deactivated'")),
+            Some(_) => {
+                return Err(Problem::malformed("the only status that a client can set is 'deactivated'"));
+            }
         };
         Ok(Self { contacts: update.contact.as_deref().map(contacts).transpose()?, deactivate })
     }
@@ -213,7 +215,9 @@ fn contact(url: &str) -> Result<(), Problem> {
     if address.contains(',') {
         return invalid("has more than one address; give each as a contact of its own");
     }
-    let Some((local, domain)) = address.rsplit_once('@') else { return invalid("has no address with an '@'") };
+    let Some((local, domain)) = address.rsplit_once('@') else {
+        return invalid("has no address with an '@'");
+    };
     let fine = |c: char| c.is_ascii_graphic() && !"()<>[]:;@\\,\"".contains(c);
     if local.is_empty() || local.len() > 64 || !local.chars().all(fine) {
         return invalid("has a local part that is not valid");

@@ -26,11 +26,14 @@ pub(crate) async fn update(
             app.decide(|_| deactivate(&app, &request, id)).await?
         }
         ReadOr::Write(_) => {
-            return Err(Problem::malformed("the only change of an authorization is the status 'deactivated'"));
+            return Err(Problem::malformed(
+                "the only change of an authorization is the status 'deactivated'",
+            ));
         }
     };
     let now = app.clock.now();
-    let response = json(StatusCode::OK, &AuthorizationBody::new(&authorization, &request.directory.links, now));
+    let response =
+        json(StatusCode::OK, &AuthorizationBody::new(&authorization, &request.directory.links, now));
     Ok(if in_progress(&authorization) { response.with_retry_after() } else { response })
 }
 
@@ -52,7 +55,11 @@ pub(super) fn in_progress(authorization: &Authorization) -> bool {
 }
 
 /// §7.5.2.
-async fn deactivate<P>(app: &Shared, request: &Verified<P>, id: AuthorizationId) -> Result<Authorization, Problem> {
+async fn deactivate<P>(
+    app: &Shared,
+    request: &Verified<P>,
+    id: AuthorizationId,
+) -> Result<Authorization, Problem> {
     let authorization = find(app, request, id).await?;
     let next = authorization.deactivated(request.now);
     if next != authorization {

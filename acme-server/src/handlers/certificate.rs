@@ -6,8 +6,8 @@ use axum::extract::State;
 use axum::response::Response;
 use ca_core::store::{CertificateDer, CertificateId, IssuerKind, IssuerRecord, Origin};
 use der::Decode;
-use der::pem::{LineEnding, encode_string};
 use der::Encode;
+use der::pem::{LineEnding, encode_string};
 use http::HeaderValue;
 use http::header::CONTENT_TYPE;
 use x509_cert::Certificate;
@@ -81,7 +81,8 @@ pub(super) fn pem<'a>(certificates: impl Iterator<Item = &'a [u8]>) -> Result<St
     certificates
         .map(|der| {
             encode_string("CERTIFICATE", LineEnding::LF, der).map_err(|why| {
-                Problem::new(ProblemType::ServerInternal, "the certificate can't be written as PEM").with_cause(why)
+                Problem::new(ProblemType::ServerInternal, "the certificate can't be written as PEM")
+                    .with_cause(why)
             })
         })
         .collect()

@@ -54,8 +54,7 @@ async fn outcome(
 ) -> Result<Authorization, Problem> {
     let topic = Topic::Authorization(id);
     let settled = |authorization: &Authorization| is_decided(authorization, kind);
-    let authorization =
-        app.outcome(&topic, Shared::OUTCOME_WAIT, || find(app, request, id), settled).await?;
+    let authorization = app.outcome(&topic, Shared::OUTCOME_WAIT, || find(app, request, id), settled).await?;
     if is_decided(&authorization, kind) || matches!(request.payload, ReadOr::Read) {
         return Ok(authorization);
     }
@@ -85,7 +84,11 @@ fn is_decided(authorization: &Authorization, kind: ChallengeType) -> bool {
     })
 }
 
-fn render(request: &Request, authorization: &Authorization, kind: ChallengeType) -> Result<Response, Problem> {
+fn render(
+    request: &Request,
+    authorization: &Authorization,
+    kind: ChallengeType,
+) -> Result<Response, Problem> {
     let links = &request.directory.links;
     let challenge = authorization.challenge(kind).ok_or_else(|| Problem::not_found("challenge"))?;
     let response = json(StatusCode::OK, &ChallengeBody::new(authorization, challenge, links))

@@ -104,6 +104,9 @@ pub(crate) async fn show(State(app): State<App>, request: Verified<Empty>) -> Re
     let found = find(&app, &request, id).await?;
     let found = match topic_of(&found, request.now) {
         Some(topic) => {
+            for authorization in &found.1 {
+                app.continue_validations(&request.directory, authorization, request.signer.thumbprint);
+            }
             let settled = |found: &Found| topic_of(found, app.clock.now()).is_none();
             app.outcome(&topic, Shared::OUTCOME_WAIT, || find(&app, &request, id), settled).await?
         }
@@ -135,10 +138,10 @@ pub(crate) async fn finalize(
     let csr = Csr::from_der(&request.payload.0.csr.0)?;
     require_fresh_key(&app, &request.directory, &csr).await?;
     app.decide(|again| accept(&app, &request, id, &csr, again)).await?;
-    let processing = |found: &Found| !matches!(found.0.status(&found.1, request.now), OrderStatus::Processing);
+    let processing =
+        |found: &Found| !matches!(found.0.status(&found.1, request.now), OrderStatus::Processing);
     let topic = Topic::Order(id);
-    let found =
-        app.outcome(&topic, Shared::OUTCOME_WAIT, || find(&app, &request, id), processing).await?;
+    let found = app.outcome(&topic, Shared::OUTCOME_WAIT, || find(&app, &request, id), processing).await?;
     Ok(render(StatusCode::OK, &found, &request.directory, app.clock.now()))
 }
 
@@ -196,7 +199,7 @@ async fn find<P>(app: &Shared, request: &Verified<P>, id: OrderId) -> Result<Fou
 fn render(status: StatusCode, found: &Found, directory: &Directory, now: Timestamp) -> Response {
     let (order, authorizations) = found;
     let links = &directory.links;
-    let response =
-        json(status, &OrderBody::new(order, authorizations, links, now)).with_location(&links.order(order.id));
+    let response = json(status, &OrderBody::new(order, authorizations, links, now))
+        .with_location(&links.order(order.id));
     if topic_of(found, now).is_some() { response.with_retry_after() } else { response }
 }

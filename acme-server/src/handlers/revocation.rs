@@ -10,7 +10,8 @@ use ca_core::pkix::serial::SerialNumber;
 use ca_core::random::SystemRandom;
 use ca_core::revocation::{InvalidReason, RevocationReason};
 use ca_core::store::{
-    CertificateId, CertificateRecord, CertificateState, Commit, Effect, EffectKind, Origin, RevocationRequester, Topic,
+    CertificateId, CertificateRecord, CertificateState, Commit, Effect, EffectKind, Origin,
+    RevocationRequester, Topic,
 };
 use ca_core::time::Timestamp;
 use der::{Decode, Encode};
@@ -95,7 +96,10 @@ async fn authorize(
 ) -> Result<RevocationRequester, Problem> {
     // CA certificates and the roles' own are revoked by operators only.
     if !matches!(record.origin, Origin::Order { .. }) {
-        return Err(Problem::new(ProblemType::Unauthorized, "the certificate was not issued to a subscriber"));
+        return Err(Problem::new(
+            ProblemType::Unauthorized,
+            "the certificate was not issued to a subscriber",
+        ));
     }
     match signer {
         ByEither::Key(key) if key.public_key().hash() == record.key => {

@@ -145,7 +145,9 @@ impl AccountKey {
             PublicKeyAlgorithm::EcP256 => ec("P-256")?,
             PublicKeyAlgorithm::EcP384 => ec("P-384")?,
             PublicKeyAlgorithm::EcP521 => ec("P-521")?,
-            PublicKeyAlgorithm::Ed25519 => format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{}"}}"#, text(octets)),
+            PublicKeyAlgorithm::Ed25519 => {
+                format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{}"}}"#, text(octets))
+            }
             PublicKeyAlgorithm::Rsa(_) => {
                 let key = RsaPublicKey::from_der(octets).ok()?;
                 let (n, e) = (text(key.modulus.as_bytes()), text(key.public_exponent.as_bytes()));

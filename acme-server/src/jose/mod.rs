@@ -114,9 +114,8 @@ impl FlattenedJws {
             _ => Err(JwsError::NotFlattened(format!("the member '{name}' must be a string"))),
         };
         let (protected, payload, signature) = (text("protected")?, text("payload")?, text("signature")?);
-        let decode = |name, text: &str| {
-            BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|_| JwsError::NotBase64Url(name))
-        };
+        let decode =
+            |name, text: &str| BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|_| JwsError::NotBase64Url(name));
         Ok(Self {
             header: ProtectedHeader::parse(&decode("protected", protected)?)?,
             payload: decode("payload", payload)?,
@@ -171,10 +170,10 @@ impl ProtectedHeader {
                 return Err(JwsError::HeaderMember(name));
             }
         }
-        let members: Members =
-            serde_json::from_value(Value::Object(members)).map_err(|why| JwsError::Header(why.to_string()))?;
-        let algorithm =
-            Algorithm::from_name(&members.alg).ok_or_else(|| JwsError::UnknownAlgorithm(shown(&members.alg)))?;
+        let members: Members = serde_json::from_value(Value::Object(members))
+            .map_err(|why| JwsError::Header(why.to_string()))?;
+        let algorithm = Algorithm::from_name(&members.alg)
+            .ok_or_else(|| JwsError::UnknownAlgorithm(shown(&members.alg)))?;
         let key = match (members.jwk, members.kid) {
             (Some(jwk), None) => KeyReference::Jwk(AccountKey::from_value(jwk)?),
             (None, Some(kid)) => KeyReference::Kid(kid),

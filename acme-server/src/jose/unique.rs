@@ -88,7 +88,9 @@ mod tests {
     #[test]
     fn members_that_stand_twice_are_refused_at_any_depth() {
         assert!(object(br#"{"a":1,"b":{"c":[{"d":null}]}}"#).is_ok());
-        for bad in [r#"{"a":1,"a":1}"#, r#"{"b":{"c":1,"c":2}}"#, r#"{"b":[{"c":1,"c":2}]}"#, "[]", "{} {}", ""] {
+        for bad in
+            [r#"{"a":1,"a":1}"#, r#"{"b":{"c":1,"c":2}}"#, r#"{"b":[{"c":1,"c":2}]}"#, "[]", "{} {}", ""]
+        {
             assert!(object(bad.as_bytes()).is_err(), "{bad}");
         }
     }

@@ -1,8 +1,8 @@
 //! Authorization and challenge objects, [RFC 8555 §7.1.4](https://www.rfc-editor.org/rfc/rfc8555#section-7.1.4),
 //! §7.1.5 and §7.5.
 
-use ca_core::acme::{Authorization, AuthorizationState, Challenge, ChallengeState};
 use ca_core::acme::challenge::{Attempt, ValidationFailure};
+use ca_core::acme::{Authorization, AuthorizationState, Challenge, ChallengeState};
 use ca_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 

@@ -44,7 +44,12 @@ pub(crate) struct OrderBody {
 }
 
 impl OrderBody {
-    pub(crate) fn new(order: &Order, authorizations: &[Authorization], links: &Links, now: Timestamp) -> Self {
+    pub(crate) fn new(
+        order: &Order,
+        authorizations: &[Authorization],
+        links: &Links,
+        now: Timestamp,
+    ) -> Self {
         let status = order.status(authorizations, now);
         let (certificate, error) = match &status {
             OrderStatus::Valid(certificate) => (Some(links.certificate(certificate)), None),
@@ -72,7 +77,11 @@ fn ended(order: &Order, authorizations: &[Authorization], now: Timestamp) -> Pro
     match fallen {
         Some(authorization) => Problem::new(
             ProblemType::Unauthorized,
-            format!("the authorization for '{}' is {}", authorization.identifier, authorization.status(now).name()),
+            format!(
+                "the authorization for '{}' is {}",
+                authorization.identifier,
+                authorization.status(now).name()
+            ),
         ),
         None => Problem::malformed(format!("the order expired at {}", order.expires_at)),
     }

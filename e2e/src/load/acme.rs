@@ -104,7 +104,10 @@ impl Directory {
         let endpoint = Endpoint::new(url, roots)?;
         let answer =
             Connection::new(endpoint.clone()).exchange(Method::GET, target(url)?, None, Bytes::new()).await?;
-        Ok(Self { endpoint, resources: json(&answer).with_context(|| format!("no ACME directory at {url}"))? })
+        Ok(Self {
+            endpoint,
+            resources: json(&answer).with_context(|| format!("no ACME directory at {url}"))?,
+        })
     }
 }
 
@@ -174,7 +177,8 @@ impl Client {
             return Ok(());
         }
         let mut challenges = authorization.challenges.into_iter();
-        let challenge = challenges.find(|challenge| challenge.kind == "http-01").context("no http-01 challenge")?;
+        let challenge =
+            challenges.find(|challenge| challenge.kind == "http-01").context("no http-01 challenge")?;
         let token = challenge.token.context("an http-01 challenge without a token")?;
         http01.add(&token, self.key.key_authorization(&token));
         let decided = self.validate(url, &challenge.url).await;
@@ -202,7 +206,12 @@ impl Client {
     }
 
     /// Reads the resource again once the answer before allows it.
-    async fn poll(&mut self, url: &str, before: &Response<Bytes>, watch: Stopwatch) -> Result<Response<Bytes>> {
+    async fn poll(
+        &mut self,
+        url: &str,
+        before: &Response<Bytes>,
+        watch: Stopwatch,
+    ) -> Result<Response<Bytes>> {
         ensure!(watch.elapsed() < DECIDED_WITHIN, "undecided after {} s", DECIDED_WITHIN.as_secs());
         let seconds = before.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
         tokio::time::sleep(seconds.map_or(RETRY_AFTER_DEFAULT, Duration::from_secs)).await;
@@ -256,7 +265,8 @@ fn json<T: DeserializeOwned>(answer: &Response<Bytes>) -> Result<T> {
 }
 
 fn json_borrowed<'a, T: Deserialize<'a>>(answer: &'a Response<Bytes>) -> Result<T> {
-    serde_json::from_slice(answer.body()).with_context(|| format!("an answer of another form: {}", shown(answer)))
+    serde_json::from_slice(answer.body())
+        .with_context(|| format!("an answer of another form: {}", shown(answer)))
 }
 
 /// Status and the first of the body, for an error.

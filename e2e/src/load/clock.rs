@@ -9,14 +9,20 @@ pub struct Stopwatch(Instant);
 impl Stopwatch {
     /// Starts now.
     #[must_use]
-    #[allow(clippy::disallowed_methods, reason = "measures the program from outside; every clock read is here")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "measures the program from outside; every clock read is here"
+    )]
     pub fn start() -> Self {
         Self(Instant::now())
     }
 
     /// Since its start.
     #[must_use]
-    #[allow(clippy::disallowed_methods, reason = "measures the program from outside; every clock read is here")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "measures the program from outside; every clock read is here"
+    )]
     pub fn elapsed(self) -> Duration {
         Instant::now().saturating_duration_since(self.0)
     }

@@ -113,8 +113,7 @@ impl Connection {
             request.headers_mut().insert(CONTENT_TYPE, content_type);
         }
         let answered = timeout(ANSWER_WITHIN, self.answer(request)).await;
-        let answer =
-            answered.unwrap_or_else(|_| bail!("no answer within {} s", ANSWER_WITHIN.as_secs()));
+        let answer = answered.unwrap_or_else(|_| bail!("no answer within {} s", ANSWER_WITHIN.as_secs()));
         if answer.is_err() {
             self.sender = None;
         }
@@ -128,7 +127,8 @@ impl Connection {
         };
         sender.ready().await?;
         let (parts, body) = sender.send_request(request).await?.into_parts();
-        let body = Limited::new(body, MAX_BODY).collect().await.map_err(anyhow::Error::from_boxed)?.to_bytes();
+        let body =
+            Limited::new(body, MAX_BODY).collect().await.map_err(anyhow::Error::from_boxed)?.to_bytes();
         self.sender = Some(sender);
         Ok(Response::from_parts(parts, body))
     }

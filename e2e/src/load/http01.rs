@@ -49,7 +49,10 @@ impl Http01 {
 
     /// Answers for this token with this key authorization until [`Http01::remove`].
     pub fn add(&self, token: &str, key_authorization: String) {
-        self.answers.lock().unwrap_or_else(PoisonError::into_inner).insert(token.to_owned(), key_authorization);
+        self.answers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(token.to_owned(), key_authorization);
     }
 
     /// Forgets the token.
@@ -74,10 +77,11 @@ async fn answer(mut stream: TcpStream, answers: &Answers) -> Result<()> {
         }
         length += read;
     }
-    let token = request[..length].strip_prefix(PATH).and_then(|rest| rest.split(|octet| *octet == b' ').next());
-    let known = token.and_then(|token| std::str::from_utf8(token).ok()).and_then(|token| {
-        answers.lock().unwrap_or_else(PoisonError::into_inner).get(token).cloned()
-    });
+    let token =
+        request[..length].strip_prefix(PATH).and_then(|rest| rest.split(|octet| *octet == b' ').next());
+    let known = token
+        .and_then(|token| std::str::from_utf8(token).ok())
+        .and_then(|token| answers.lock().unwrap_or_else(PoisonError::into_inner).get(token).cloned());
     let (status, body) = match &known {
         Some(key_authorization) => ("200 OK", key_authorization.as_str()),
         None => ("404 Not Found", ""),

@@ -49,8 +49,7 @@ impl AccountKey {
         // An uncompressed point: 4, x, y.
         let point = pair.public_key().as_ref().get(1..).unwrap_or_default();
         let (x, y) = point.split_at(point.len() / 2);
-        let jwk =
-            Jwk { crv: "P-256", kty: "EC", x: URL_SAFE_NO_PAD.encode(x), y: URL_SAFE_NO_PAD.encode(y) };
+        let jwk = Jwk { crv: "P-256", kty: "EC", x: URL_SAFE_NO_PAD.encode(x), y: URL_SAFE_NO_PAD.encode(y) };
         let thumbprint = URL_SAFE_NO_PAD.encode(digest(&SHA256, &serde_json::to_vec(&jwk)?));
         Ok(Self { pair, random: SystemRandom::new(), jwk, thumbprint })
     }

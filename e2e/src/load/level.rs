@@ -123,7 +123,7 @@ impl Subscriber {
     async fn order(&mut self, http01: &Http01) -> Result<Bytes> {
         self.orders += 1;
         let name = format!("o{}.{}.load.localhost", self.orders, self.label);
-        let mut parameters = CertificateParams::new([name.as_str()])?;
+        let mut parameters = CertificateParams::new([name.clone()])?;
         parameters.distinguished_name = DistinguishedName::new();
         let csr = parameters.serialize_request(&self.key)?;
         self.client.issue(&name, csr.der(), http01).await
@@ -183,7 +183,10 @@ pub async fn ocsp(
 }
 
 /// Runs the clients side by side on this thread.
-async fn all(clients: impl Iterator<Item = impl Future<Output = Outcome> + 'static>, watch: Stopwatch) -> Outcome {
+async fn all(
+    clients: impl Iterator<Item = impl Future<Output = Outcome> + 'static>,
+    watch: Stopwatch,
+) -> Outcome {
     let local = LocalSet::new();
     let tasks: Vec<_> = clients.map(|client| local.spawn_local(client)).collect();
     local

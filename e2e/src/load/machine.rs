@@ -96,7 +96,8 @@ fn crypto() -> Result<(f64, f64)> {
     let random = SystemRandom::new();
     let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING)
         .map_err(|_| anyhow!("cannot generate a P-256 key"))?;
-    let sign = || key.sign(&random, b"what a certificate authority signs").map_err(|_| anyhow!("cannot sign"));
+    let sign =
+        || key.sign(&random, b"what a certificate authority signs").map_err(|_| anyhow!("cannot sign"));
     let signature = sign()?;
     let public = UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, key.public_key().as_ref());
     let signs = repeat(|| sign().map(drop))?;

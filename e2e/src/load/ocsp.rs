@@ -79,7 +79,11 @@ impl Question {
         let request = Request { req_cert: cert_id };
         let der = OcspRequest { tbs_request: TbsRequest { request_list: vec![request] } }.to_der()?;
         let encoded = STANDARD.encode(&der).replace('+', "%2B").replace('/', "%2F").replace('=', "%3D");
-        Ok(Self { post: target(responder)?, get: target(&format!("{responder}/{encoded}"))?, der: der.into() })
+        Ok(Self {
+            post: target(responder)?,
+            get: target(&format!("{responder}/{encoded}"))?,
+            der: der.into(),
+        })
     }
 
     /// Asks by GET or POST and looks at the answer: it must be a successful OCSP response.

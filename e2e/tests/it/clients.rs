@@ -38,7 +38,10 @@ impl Scene {
         dns.add("www.example.test", Data::Aaaa(Ipv6Addr::LOCALHOST));
         dns.add("alias.example.test", Data::Cname("www.example.test".into()));
         // Every CA may issue: an empty property of a tag that nobody knows says nothing.
-        dns.add("www.example.test", Data::Caa(false, "contactemail".into(), "hostmaster@example.test".into()));
+        dns.add(
+            "www.example.test",
+            Data::Caa(false, "contactemail".into(), "hostmaster@example.test".into()),
+        );
         let chancery = Chancery::start(&Settings::with(keys).dns(dns.address())).unwrap();
         Self { chancery, dns }
     }
@@ -90,7 +93,11 @@ fn certbot_gets_renews_and_revokes_a_wildcard_by_dns(keys: Keys) {
     assert_eq!(ended.unwrap()["contacts"], serde_json::json!(["mailto:security@example.com"]));
     // All names were asked of our resolver, CAA too.
     let queries = scene.dns.queries();
-    assert!(queries.iter().any(|query| query.name == "_acme-challenge.rsa.example.test" && query.record_type == "TXT"));
+    assert!(
+        queries
+            .iter()
+            .any(|query| query.name == "_acme-challenge.rsa.example.test" && query.record_type == "TXT")
+    );
 }
 
 fn lego_answers_on_http_and_in_the_tls_handshake(keys: Keys) {
@@ -122,7 +129,8 @@ fn instant_acme_goes_through_an_account_s_life(keys: Keys) {
     let http01 = Http01::start(scene.chancery.http01()).unwrap();
     runtime().block_on(async {
         let contact = ["mailto:operator@example.com"];
-        let new = NewAccount { contact: &contact, terms_of_service_agreed: true, only_return_existing: false };
+        let new =
+            NewAccount { contact: &contact, terms_of_service_agreed: true, only_return_existing: false };
         let (mut account, credentials) =
             builder(&scene).create(&new, scene.directory().to_owned(), None).await.unwrap();
         let old_key = credentials.private_key().secret_pkcs8_der().to_vec();
@@ -147,7 +155,8 @@ fn instant_acme_goes_through_an_account_s_life(keys: Keys) {
         assert_eq!(account.id(), id);
         // The new key works; the old one is nobody's.
         let again = issue(&scene, &account, &identifiers[1..2], &http01).await;
-        let (old, pkcs8) = (instant_acme::Key::from_pkcs8_der(old_key.as_slice().into()).unwrap(), old_key.into());
+        let (old, pkcs8) =
+            (instant_acme::Key::from_pkcs8_der(old_key.as_slice().into()).unwrap(), old_key.into());
         let error = builder(&scene)
             .from_key((old, rustls::pki_types::PrivateKeyDer::Pkcs8(pkcs8)), scene.directory().to_owned())
             .await
@@ -156,7 +165,8 @@ fn instant_acme_goes_through_an_account_s_life(keys: Keys) {
             .to_string();
         assert!(error.contains("accountDoesNotExist"), "{error}");
 
-        let der = pem::decode(&std::fs::read_to_string(&again.issued.certificate).unwrap(), "CERTIFICATE").unwrap();
+        let der =
+            pem::decode(&std::fs::read_to_string(&again.issued.certificate).unwrap(), "CERTIFICATE").unwrap();
         let request = RevocationRequest {
             certificate: &der[0].as_slice().into(),
             reason: Some(RevocationReason::CessationOfOperation),

@@ -101,7 +101,11 @@ impl Scene {
             revoked.extend(judges::revoked_serials(&kept.case.fetch_crls().unwrap()[0]).unwrap());
         }
         for (serial, row) in inventory {
-            assert_ne!(row["state"] == "issued", revoked.contains(&serial) && row["state"] != "abandoned", "{row}");
+            assert_ne!(
+                row["state"] == "issued",
+                revoked.contains(&serial) && row["state"] != "abandoned",
+                "{row}"
+            );
         }
     }
 }

@@ -54,7 +54,8 @@ fn everything_that_the_directory_advertises_has_a_handler() {
     let meta = client.directory["meta"].as_object().unwrap();
     assert!(meta.keys().all(|key| key == "profiles"), "nothing else was configured: {meta:?}");
     for profile in meta["profiles"].as_object().unwrap().keys() {
-        let payload = json!({ "identifiers": [{ "type": "dns", "value": "www.example.test" }], "profile": profile });
+        let payload =
+            json!({ "identifiers": [{ "type": "dns", "value": "www.example.test" }], "profile": profile });
         let response = client.post(&client.resource("newOrder").unwrap(), &payload.to_string()).unwrap();
         assert_eq!(acme::body(&response, 201).unwrap()["profile"], **profile);
     }
@@ -84,6 +85,7 @@ fn everything_that_the_directory_advertises_has_a_handler() {
     }
     assert_eq!(orders["orders"].as_array().unwrap().len(), meta["profiles"].as_object().unwrap().len());
 
-    let response = client.https.request("GET", &format!("{}/nothing", ready.acme_directory), &[], &[]).unwrap();
+    let response =
+        client.https.request("GET", &format!("{}/nothing", ready.acme_directory), &[], &[]).unwrap();
     assert_eq!((response.status, acme::kind(&response).as_deref()), (404, Some("malformed")));
 }

@@ -88,25 +88,14 @@ fn a_data_directory_that_can_t_be_used_is_named() {
     up(&chancery).expect("data_directory", &[data.to_str().unwrap(), "not empty"]);
     fs::remove_file(data.join("holiday.jpg")).unwrap();
 
-    let _mount;
-    if geteuid().is_root() {
-        // Modes don't stop root, a read-only file system does.
-        _mount = Mount::tmpfs(&data, "ro");
-    } else {
+    // Modes don't stop root, a read-only file system does.
+    let mount = geteuid().is_root().then(|| Mount::tmpfs(&data, "ro"));
+    if mount.is_none() {
         fs::set_permissions(&data, std::os::unix::fs::PermissionsExt::from_mode(0o555)).unwrap();
     }
     let refusal = up(&chancery);
     refusal.expect("data_directory", &[data.to_str().unwrap()]);
     assert!(["Permission denied", "Read-only"].iter().any(|cause| refusal.detail.contains(cause)), "{}", refusal.detail);
-
-    // A path through a file.
-    let beside = data.with_file_name("file");
-    fs::write(&beside, "x").unwrap();
-    let finished =
-        chancery.cli_finished(&["--data", beside.join("below").to_str().unwrap(), "up", "--json"]);
-    // `--data` twice is refused by the command line itself, so this goes through the environment's own way.
-    let refused = finished.unwrap();
-    assert!(!refused.status.success() && !refused.stderr.contains("panicked"), "{refused}");
 }
 
 #[test]
@@ -144,7 +133,7 @@ fn a_wrong_pin_and_a_missing_token_are_named_and_do_no_harm() {
         // Also a second time, over what the first attempt left.
         fs::write(&pin_file, wrong).unwrap();
         let refusal = up(&chancery, MODULE, Token::LABEL);
-        refusal.expect("keys", &["PIN", "pin_file"].map(|_| "PIN"));
+        refusal.expect("keys", &["PIN"]);
         assert!(!refusal.detail.contains(wrong) && !refusal.fix.contains(wrong), "a PIN is a secret");
         fs::write(&pin_file, Token::PIN).unwrap();
         let away = tokens.with_file_name("away");

@@ -31,10 +31,11 @@ fn certbot_gets_and_revokes_a_certificate_through_separate_processes(keys: Keys)
     for role in [Role::Crl, Role::Ocsp, Role::Acme] {
         roles.start(role).unwrap();
     }
-    let (status, report) = e2e::eventually("acme to say what is missing", std::time::Duration::from_secs(20), || {
-        roles.readiness(Role::Acme).map(Some)
-    })
-    .unwrap();
+    let (status, report) =
+        e2e::eventually("acme to say what is missing", std::time::Duration::from_secs(20), || {
+            roles.readiness(Role::Acme).map(Some)
+        })
+        .unwrap();
     assert_eq!((status, &report["roles"]["acme"]["ready"]), (503, &false.into()), "{report}");
     roles.start(Role::Ca).unwrap();
     for role in Role::ALL {
@@ -42,7 +43,8 @@ fn certbot_gets_and_revokes_a_certificate_through_separate_processes(keys: Keys)
     }
 
     let certbot = Certbot::new(&roles.acme_directory().unwrap(), &roles.roots_pem()).unwrap();
-    let issued = certbot.http01(&["www.example.test", "first.localhost"], KeyType::Ec256, roles.http01()).unwrap();
+    let issued =
+        certbot.http01(&["www.example.test", "first.localhost"], KeyType::Ec256, roles.http01()).unwrap();
     let case = Case::new(&roles.roots_pem(), &issued).unwrap();
     expect_good(&case, &issued, Some("www.example.test"));
     certbot.revoke_by_account(&issued, "superseded").unwrap();
@@ -51,7 +53,9 @@ fn certbot_gets_and_revokes_a_certificate_through_separate_processes(keys: Keys)
     if roles.are_separate() {
         expect_least_privilege(&roles);
     } else {
-        eprintln!("not root: the roles ran as separate processes of one user; what they can't open was not looked at");
+        eprintln!(
+            "not root: the roles ran as separate processes of one user; what they can't open was not looked at"
+        );
     }
     for role in Role::ALL {
         roles.stop(role).unwrap();
@@ -85,13 +89,23 @@ fn expect_least_privilege(roles: &Roles) {
         assert!(!opens(role, ">", &data.join("anything")), "{} must not write beside the store", role.name());
         assert!(!opens(role, "<>", &data.join("ca.lock")), "{} must not take the CA's lock", role.name());
         for other in [Role::Acme, Role::Ocsp, Role::Crl] {
-            assert_eq!(lists(role, &data.join(other.name())), role == other, "{} in {}", role.name(), other.name());
+            assert_eq!(
+                lists(role, &data.join(other.name())),
+                role == other,
+                "{} in {}",
+                role.name(),
+                other.name()
+            );
         }
         let finished = roles
             .run_as(
                 role,
                 Path::new("/usr/bin/python3"),
-                &["-c", "import socket,sys\ns=socket.socket(socket.AF_UNIX)\ns.connect(sys.argv[1])", data.join("run/admin.sock").to_str().unwrap()],
+                &[
+                    "-c",
+                    "import socket,sys\ns=socket.socket(socket.AF_UNIX)\ns.connect(sys.argv[1])",
+                    data.join("run/admin.sock").to_str().unwrap(),
+                ],
             )
             .unwrap();
         assert!(finished.stderr.contains("PermissionError"), "{finished}");

@@ -32,6 +32,8 @@ const LAST_BACKOFF: Duration = Duration::from_secs(2);
 const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a commit waits for a connection that is not there.
 const CONNECT_PATIENCE: Duration = Duration::from_millis(250);
+/// How long answers are waited for when nothing more can be sent.
+const LAST_ANSWERS: Duration = Duration::from_secs(5);
 /// How long a commit waits for its answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -218,9 +220,13 @@ impl Keeper {
         outgoing: mpsc::Receiver<Outgoing>,
     ) -> io::Error {
         let pending = Pending::default();
+        let mut receiving = std::pin::pin!(self.receive(read, &pending));
         let ended = tokio::select! {
-            ended = send(write, outgoing, &pending) => ended,
-            ended = self.receive(read, &pending) => ended,
+            ended = &mut receiving => ended,
+            // A server that stops takes no further commits, and has answered those that it took: read that first.
+            ended = send(write, outgoing, &pending) => {
+                timeout(LAST_ANSWERS, receiving).await.unwrap_or(ended)
+            }
         };
         ended.err().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into())
     }

@@ -6,6 +6,7 @@
 mod apply;
 mod certificates;
 mod connection;
+mod integrity;
 mod read_pool;
 mod reads;
 mod row;
@@ -20,6 +21,7 @@ use ca_core::store::{Commit, Commits, StoreResult, Topic};
 use crate::Metrics;
 use crate::permissions::Sharing;
 pub use connection::OpenError;
+pub use integrity::check_copy;
 pub(crate) use read_pool::ReadPool;
 pub use writer::LocalCommits;
 

@@ -11,21 +11,22 @@ use crate::fixtures::*;
 use crate::sqlite::futures_all;
 
 /// Holds the database's write lock, so that commits queue up and go into one batch once it is dropped.
-struct Jam(rusqlite::Connection);
+pub struct Jam(rusqlite::Connection);
 
 impl Jam {
-    fn new(direct: &Direct) -> Self {
+    pub fn new(direct: &Direct) -> Self {
         let connection = rusqlite::Connection::open(direct.dir.path().join("store.db")).unwrap();
         connection.execute_batch("BEGIN IMMEDIATE").unwrap();
         Self(connection)
     }
 
-    fn release(self) {
+    pub fn release(self) {
         self.0.execute_batch("ROLLBACK").unwrap();
     }
 }
 
-fn batches(store: &SqliteStore) -> u64 {
+/// How many transactions the writer has begun.
+pub fn batches(store: &SqliteStore) -> u64 {
     let mut registry = Registry::default();
     store.metrics().register(&mut registry);
     let mut text = String::new();

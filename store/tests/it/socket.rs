@@ -1,6 +1,7 @@
 //! The battery through the commit socket, and what is the socket's own.
 
 use std::fs;
+use std::net::Shutdown;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,11 +15,12 @@ use store::permissions::Sharing;
 use store::socket::{CommitServer, Peers, RemoteStore};
 use store::sqlite::Writer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
+use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 
 use crate::battery::run_battery;
 use crate::fixtures::*;
+use crate::group_commit::{Jam, batches};
 
 /// A client that lives with its server.
 struct Connected {
@@ -170,6 +172,9 @@ async fn a_stop_answers_what_is_under_way() {
     let mut served = Served::open();
     let client = served.client(Role::Ca);
     client.commit(Commit::default()).await.unwrap();
+    let store = Arc::clone(&served.direct.store);
+    let jam = Jam::new(&served.direct);
+    let before = batches(&store);
     let accounts: Vec<_> = (0..50).map(|_| account(NOW)).collect();
     let tasks: Vec<_> = accounts
         .iter()
@@ -178,15 +183,56 @@ async fn a_stop_answers_what_is_under_way() {
             tokio::spawn(async move { client.commit(commit).await })
         })
         .collect();
-    served.stop().await;
+    while batches(&store) == before {
+        tokio::task::yield_now().await;
+    }
+    // At least one is in the writer's hands now, which can't go on before the stop was asked for.
+    tokio::join!(served.stop(), async { jam.release() });
+    let mut answered = 0;
     for (task, account) in tasks.into_iter().zip(&accounts) {
-        let stored = served.direct.store.account(account.id).await.unwrap().is_some();
+        let stored = store.account(account.id).await.unwrap().is_some();
         match task.await.unwrap() {
-            Ok(()) => assert!(stored, "acknowledged and not there"),
+            Ok(()) => {
+                assert!(stored, "acknowledged and not there");
+                answered += 1;
+            }
             Err(StoreError::Busy(_)) => assert!(!stored, "made, and the answer was thrown away"),
             Err(other) => panic!("{other}"),
         }
     }
+    assert!(answered > 0);
+}
+
+/// A server that takes no more, but has not answered all yet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_is_read_even_if_nothing_more_can_be_sent() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = store::socket::path(dir.path());
+    fs::create_dir(path.parent().unwrap()).unwrap();
+    let listener = UnixListener::bind(&path).unwrap();
+    let client = RemoteStore::connect(dir.path(), Role::Ca).unwrap();
+    let (mut stream, _) = listener.accept().await.unwrap();
+    read_frame(&mut stream).await;
+    stream.write_all(&framed(r#""welcome""#)).await.unwrap();
+    let commit = |client: &Arc<RemoteStore>| {
+        let client = Arc::clone(client);
+        tokio::spawn(async move { client.commit(Commit::default()).await })
+    };
+    let first = commit(&client);
+    read_frame(&mut stream).await;
+    let stream = stream.into_std().unwrap();
+    stream.shutdown(Shutdown::Read).unwrap();
+    let mut stream = UnixStream::from_std(stream).unwrap();
+    // Those that were queued before the client noticed stay without an answer for now.
+    let noticed = || timeout(Duration::from_millis(50), commit(&client));
+    while noticed().await.is_err() {}
+    stream.write_all(&framed(r#"{"answer":{"id":0,"error":null}}"#)).await.unwrap();
+    assert_eq!(first.await.unwrap(), Ok(()));
+}
+
+async fn read_frame(stream: &mut UnixStream) {
+    let length = stream.read_u32().await.unwrap();
+    stream.read_exact(&mut vec![0; length as usize]).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

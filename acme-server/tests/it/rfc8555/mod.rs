@@ -1,9 +1,9 @@
 //! RFC 8555, filed by section.
 
-mod section_7_1_6_after_a_restart;
 mod section_6_2_authentication;
 mod section_6_5_replay_protection;
 mod section_6_7_errors;
+mod section_7_1_6_after_a_restart;
 mod section_7_1_resources;
 mod section_7_3_5_key_change;
 mod section_7_3_accounts;

@@ -16,8 +16,7 @@ async fn account(ca: &Ca) -> (Client, String) {
 #[tokio::test]
 async fn every_algorithm_of_the_list_is_accepted_with_its_key() {
     let ca = Ca::new().await;
-    let keys =
-        [Key::p256(), Key::p384(), Key::p521(), Key::rsa("RS256"), Key::rsa("PS256"), Key::ed25519()];
+    let keys = [Key::p256(), Key::p384(), Key::p521(), Key::rsa("RS256"), Key::rsa("PS256"), Key::ed25519()];
     for key in keys {
         let client = ca.client_with(key).await;
         let url = client.kid.clone().unwrap();
@@ -70,7 +69,8 @@ async fn an_hmac_under_the_public_key_is_no_signature() {
     let mut header = client.header(&url).await;
     header["alg"] = json!("HS256");
     let (protected, payload) = (base64url(header.to_string().as_bytes()), base64url(b""));
-    let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, client.key.jwk().to_string().as_bytes());
+    let key =
+        aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, client.key.jwk().to_string().as_bytes());
     let mac = aws_lc_rs::hmac::sign(&key, format!("{protected}.{payload}").as_bytes());
     let jws = json!({"protected": protected, "payload": payload, "signature": base64url(mac.as_ref())});
     let answer = client.send_jws(&url, jws.to_string().into_bytes()).await;

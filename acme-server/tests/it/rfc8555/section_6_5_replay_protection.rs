@@ -77,5 +77,8 @@ async fn every_response_to_a_post_has_a_fresh_nonce() {
         assert!(seen.insert(answer.header("replay-nonce").to_owned()), "{answer:?}");
         assert_eq!(answer.header("cache-control"), "no-store");
     }
-    assert!(!client.get(&url).await.headers.contains_key("replay-nonce"), "a GET of a resource gives none out");
+    assert!(
+        !client.get(&url).await.headers.contains_key("replay-nonce"),
+        "a GET of a resource gives none out"
+    );
 }

@@ -8,11 +8,14 @@ use crate::support::{Ca, Key, PUBLIC_URL};
 #[tokio::test]
 async fn what_is_not_there_is_a_problem_document() {
     let ca = Ca::new().await;
-    for path in ["/", "/acme", "/acme/default", "/acme/default/x", "/acme/none/directory", "/acme/none/new-nonce"] {
+    for path in
+        ["/", "/acme", "/acme/default", "/acme/default/x", "/acme/none/directory", "/acme/none/new-nonce"]
+    {
         let answer = send(&ca.router(), Method::GET, &format!("{PUBLIC_URL}{path}"), "", Vec::new()).await;
         answer.assert_problem(404, "malformed");
     }
-    let answer = send(&ca.router(), Method::POST, "/acme/%ff/new-account", "application/jose+json", vec![]).await;
+    let answer =
+        send(&ca.router(), Method::POST, "/acme/%ff/new-account", "application/jose+json", vec![]).await;
     assert!([400, 404].contains(&answer.status), "{answer:?}");
 }
 
@@ -46,7 +49,7 @@ async fn every_response_but_the_directory_links_to_the_directory() {
         client.new_order(&["bad name"]).await,
         client.new_order(&["a.example"]).await,
     ] {
-        assert_eq!(answer.links("index"), [directory.clone()], "{answer:?}");
+        assert_eq!(answer.links("index"), std::slice::from_ref(&directory), "{answer:?}");
     }
 }
 

@@ -4,6 +4,9 @@ use serde_json::{Value, json};
 
 use crate::support::{Answer, Ca, Client, Key};
 
+/// Spoils the inner header or payload.
+type Spoil = Box<dyn FnOnce(&mut Value, &mut Value)>;
+
 /// A key change with parts that a test may have spoiled.
 async fn change(client: &Client, key: &Key, spoil: impl FnOnce(&mut Value, &mut Value)) -> Answer {
     let url = client.resource("keyChange");
@@ -33,10 +36,10 @@ async fn every_part_of_the_inner_jws_is_checked() {
     let ca = Ca::new().await;
     let (client, other) = (ca.client().await, ca.client().await);
     let other_account = other.kid.clone().unwrap();
-    let spoils: Vec<Box<dyn FnOnce(&mut Value, &mut Value)>> = vec![
+    let spoils: Vec<Spoil> = vec![
         Box::new(|header, _| header["url"] = json!("https://elsewhere.test")),
         Box::new(|header, _| header["nonce"] = json!("AAAA")),
-        Box::new(|_, payload| payload["account"] = json!(other_account)),
+        Box::new(move |_, payload| payload["account"] = json!(other_account)),
         Box::new(|_, payload| payload["oldKey"] = Key::p256().jwk()),
         Box::new(|_, payload| payload["oldKey"] = json!({})),
         Box::new(|_, payload| {

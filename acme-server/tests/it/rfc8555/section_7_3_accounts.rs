@@ -95,7 +95,10 @@ async fn section_7_3_2_contacts_change_and_the_rest_is_ignored() {
     let client = ca.client().await;
     let url = client.kid.clone().unwrap();
     let changed = client
-        .post(&url, &json!({"contact": ["mailto:new@example.org"], "orders": "x", "termsOfServiceAgreed": false}))
+        .post(
+            &url,
+            &json!({"contact": ["mailto:new@example.org"], "orders": "x", "termsOfServiceAgreed": false}),
+        )
         .await;
     assert_eq!(changed.status, 200, "{changed:?}");
     assert_eq!(client.read(&url).await.list("contact"), ["mailto:new@example.org"]);

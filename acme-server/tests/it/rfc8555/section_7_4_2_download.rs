@@ -27,7 +27,7 @@ async fn every_ca_certificate_of_the_issuer_gives_a_chain_and_each_links_to_the_
     let default = client.read(&url).await;
     let alternate = client.read(&format!("{url}/1")).await;
     assert_eq!(default.links("alternate"), [format!("{url}/1")]);
-    assert_eq!(alternate.links("alternate"), [url.clone()]);
+    assert_eq!(alternate.links("alternate"), std::slice::from_ref(&url));
     let (default, alternate) = (from_pem(&default.body), from_pem(&alternate.body));
     assert_eq!(default[0], alternate[0]);
     assert_eq!((&default[1], &alternate[1]), (&first.der, &root.der));
@@ -55,7 +55,11 @@ async fn what_was_not_issued_to_an_account_is_not_there() {
     let page = ca.store.certificates(filter, None, 10).await.unwrap();
     assert!(!page.rows.is_empty() && issuers.len() == 2);
     for record in page.rows {
-        let url = format!("{}/certificate/{}", client.resource("newOrder").trim_end_matches("/new-order"), record.id);
+        let url = format!(
+            "{}/certificate/{}",
+            client.resource("newOrder").trim_end_matches("/new-order"),
+            record.id
+        );
         client.read(&url).await.assert_problem(404, "malformed");
     }
 }
@@ -66,7 +70,8 @@ async fn roots_pem_is_the_roots_and_nothing_else() {
     let answer = send(&ca.router(), Method::GET, "/roots.pem", "", Vec::new()).await;
     assert_eq!(answer.status, 200);
     let issuers = ca.store.issuers().await.unwrap();
-    let root: &CertificateDer = &issuers.iter().find(|ca| ca.kind == IssuerKind::Root).unwrap().certificates[0];
+    let root: &CertificateDer =
+        &issuers.iter().find(|ca| ca.kind == IssuerKind::Root).unwrap().certificates[0];
     assert!(answer.body.starts_with(b"-----BEGIN CERTIFICATE-----\n"));
-    assert_eq!(from_pem(&answer.body), [root.der.clone()]);
+    assert_eq!(from_pem(&answer.body), std::slice::from_ref(&root.der));
 }

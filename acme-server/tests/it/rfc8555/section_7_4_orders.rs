@@ -46,7 +46,16 @@ async fn identifiers_that_cannot_be_ordered_are_told_each() {
     let mixed = order(json!([{"type": "email", "value": "a@b"}, {"type": "dns", "value": "a.other"}])).await;
     mixed.assert_problem(400, "malformed");
     assert_eq!(mixed.json["subproblems"].as_array().unwrap().len(), 2);
-    for bad in ["", "a b", "a..example", "*.*.example", "a.*.example", "-a.example", "\u{fc}.example", &"a".repeat(300)] {
+    for bad in [
+        "",
+        "a b",
+        "a..example",
+        "*.*.example",
+        "a.*.example",
+        "-a.example",
+        "\u{fc}.example",
+        &"a".repeat(300),
+    ] {
         order(json!([{"type": "dns", "value": bad}])).await.assert_problem(400, "malformed");
     }
 }
@@ -136,7 +145,8 @@ async fn somebody_elses_objects_are_not_there() {
         let there = one.read(url).await;
         there.assert_problem(404, "malformed");
         let id = url.split('/').nth(6).unwrap();
-        let nowhere = if url == certificate { format!("issuing-1-{}", "1".repeat(40)) } else { "0".repeat(26) };
+        let nowhere =
+            if url == certificate { format!("issuing-1-{}", "1".repeat(40)) } else { "0".repeat(26) };
         let missing = one.read(&url.replace(id, &nowhere)).await;
         assert_eq!(missing.json, there.json, "nothing tells that it exists");
     }

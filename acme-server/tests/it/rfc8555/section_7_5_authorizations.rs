@@ -36,7 +36,9 @@ async fn a_pending_authorization_shows_the_challenges_that_can_prove_it() {
         let challenges = answer.json["challenges"].as_array().unwrap();
         let shown: Vec<_> = challenges.iter().map(|c| c["type"].as_str().unwrap()).collect();
         assert_eq!(shown, kinds);
-        assert!(challenges.iter().all(|c| c["status"] == "pending" && c["token"].as_str().unwrap().len() == 43));
+        assert!(
+            challenges.iter().all(|c| c["status"] == "pending" && c["token"].as_str().unwrap().len() == 43)
+        );
         assert!(!answer.headers.contains_key("retry-after"), "it waits for the client");
     }
 }
@@ -50,7 +52,7 @@ async fn a_response_is_answered_with_the_outcome_and_costs_one_commit() {
     let answer = client.post(&url_of(&pending, "http-01"), &json!({})).await;
     assert_eq!((answer.status, answer.text("status")), (200, "valid"), "{answer:?}");
     assert!(ca_core::time::Timestamp::from_rfc3339(answer.text("validated")).is_some());
-    assert_eq!(answer.links("up"), [url.clone()]);
+    assert_eq!(answer.links("up"), std::slice::from_ref(&url));
     assert!(!answer.headers.contains_key("retry-after"));
 
     let valid = client.read(&url).await;
@@ -119,7 +121,10 @@ async fn an_outcome_that_does_not_come_at_once_is_processing_and_wakes_a_poll() 
     assert_eq!((answer.text("status"), answer.header("retry-after")), ("processing", "1"));
     let id: AuthorizationId = url.rsplit('/').next().unwrap().parse().unwrap();
     let row = ca.store.authorization(id).await.unwrap().unwrap();
-    assert!(matches!(row.challenges[1].state, ChallengeState::Processing { .. }), "the acceptance is committed");
+    assert!(
+        matches!(row.challenges[1].state, ChallengeState::Processing { .. }),
+        "the acceptance is committed"
+    );
     let polled = client.read(&url).await;
     assert_eq!((polled.text("status"), polled.header("retry-after")), ("pending", "1"));
     let again = client.post(&url_of(&pending, "dns-01"), &json!({})).await;

@@ -131,3 +131,21 @@ async fn certificates_that_we_did_not_issue_are_not_found() {
         client.post(&url, &wrong).await.assert_problem(400, "malformed");
     }
 }
+
+#[tokio::test]
+async fn a_revocation_while_the_ca_is_away_is_stored_and_takes_effect_when_it_is_back() {
+    let ca = Ca::new().await;
+    let client = ca.client().await;
+    let certificate = issue(&ca, &client, &["a.example"], &subscriber_key()).await;
+    ca.stop_authority();
+    let answer = client.revoke(&certificate, Some(4)).await;
+    answer.assert_problem(503, "serverInternal");
+    assert_eq!(answer.header("retry-after"), "10");
+    assert!(answer.text("detail").contains("stored"), "{answer:?}");
+
+    let id = record(&ca, "a.example").await.id;
+    let revoked = ca.store.watch(&ca_core::store::Topic::Certificate(id));
+    ca.start_authority();
+    revoked.await;
+    client.revoke(&certificate, Some(4)).await.assert_problem(400, "alreadyRevoked");
+}

@@ -98,8 +98,11 @@ impl Key {
             Pair::Ec(pair, _) => pair.sign(&rng, message).unwrap().as_ref().to_vec(),
             Pair::Ed25519(pair) => pair.sign(message).as_ref().to_vec(),
             Pair::Rsa(pair) => {
-                let padding: &'static dyn signature::RsaEncoding =
-                    if self.alg == "PS256" { &signature::RSA_PSS_SHA256 } else { &signature::RSA_PKCS1_SHA256 };
+                let padding: &'static dyn signature::RsaEncoding = if self.alg == "PS256" {
+                    &signature::RSA_PSS_SHA256
+                } else {
+                    &signature::RSA_PKCS1_SHA256
+                };
                 let mut octets = vec![0; pair.public_modulus_len()];
                 pair.sign(padding, &rng, message, &mut octets).unwrap();
                 octets

@@ -94,7 +94,8 @@ impl Ca {
     /// A CA whose authority was never set up.
     pub async fn without_issuers(config: Config) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let store = Writer::open(directory.path(), WriterOptions { min_free_bytes: 0, ..WriterOptions::default() });
+        let store =
+            Writer::open(directory.path(), WriterOptions { min_free_bytes: 0, ..WriterOptions::default() });
         let store: Arc<dyn Store> = store.unwrap();
         let clock = Arc::new(ShiftedClock::default());
         let prober = Arc::new(ScriptedProber::default());
@@ -106,15 +107,19 @@ impl Ca {
         };
         let keys = SoftwareKeys::open(keys, &hsm::Metrics::default()).unwrap();
         let directories = config.directories().unwrap();
-        let profiles = [("tls-server", Usage::TlsServer), ("tls-client", Usage::TlsClient)].map(|(name, usage)| {
-            let config = ProfileConfig { usage, validity_days: 90, backdate_minutes: 5 };
-            Profile::new(name.to_owned().try_into().unwrap(), &config).unwrap()
-        });
+        let profiles =
+            [("tls-server", Usage::TlsServer), ("tls-client", Usage::TlsClient)].map(|(name, usage)| {
+                let config = ProfileConfig { usage, validity_days: 90, backdate_minutes: 5 };
+                Profile::new(name.to_owned().try_into().unwrap(), &config).unwrap()
+            });
         let authority = AuthorityConfig {
             directories: directories.iter().map(|directory| directory.policy.clone()).collect(),
             profiles: profiles.to_vec(),
             urls: PkiUrls { crl: "http://ca.test:8080".to_owned(), ocsp: "http://ca.test:8080".to_owned() },
-            crl_validity: CrlValidity { issuing: Duration::from_hours(24), root: Duration::from_hours(24 * 30) },
+            crl_validity: CrlValidity {
+                issuing: Duration::from_hours(24),
+                root: Duration::from_hours(24 * 30),
+            },
             listener_names: Vec::new(),
         };
         let effects =

@@ -24,7 +24,11 @@ pub struct ScriptedProber {
 
 impl Default for ScriptedProber {
     fn default() -> Self {
-        Self { answers: Mutex::default(), gate: Semaphore::new(Semaphore::MAX_PERMITS), probes: AtomicUsize::new(0) }
+        Self {
+            answers: Mutex::default(),
+            gate: Semaphore::new(Semaphore::MAX_PERMITS),
+            probes: AtomicUsize::new(0),
+        }
     }
 }
 
@@ -96,7 +100,10 @@ impl Prober for ScriptedProber {
             let answer = self.answers.lock().unwrap().get(&target).cloned();
             let answer = answer.unwrap_or_else(|| match probe {
                 Probe::Txt { .. } => Ok(Answer::Txt { values: Vec::new() }),
-                _ => Err(ValidationFailure::new(FailureKind::IncorrectResponse, format!("nothing at {target}"))),
+                _ => Err(ValidationFailure::new(
+                    FailureKind::IncorrectResponse,
+                    format!("nothing at {target}"),
+                )),
             });
             Observed { addresses: vec!["192.0.2.1:80".to_owned()], answer }
         })
