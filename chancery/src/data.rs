@@ -26,8 +26,13 @@ impl DataDir {
     /// # Errors
     /// If there is no working directory to be relative to.
     pub fn new(path: &Path) -> Result<Self, Failure> {
-        let root = std::path::absolute(path)
-            .map_err(|e| Failure::new(Code::DataDirectory, format!("{}: {e}", path.display()), "pass an absolute path to --data"))?;
+        let root = std::path::absolute(path).map_err(|e| {
+            Failure::new(
+                Code::DataDirectory,
+                format!("{}: {e}", path.display()),
+                "pass an absolute path to --data",
+            )
+        })?;
         Ok(Self { root })
     }
 
@@ -172,7 +177,10 @@ impl DataDir {
         let name = user_name(owner);
         Err(Failure::new(
             Code::DataDirectory,
-            format!("{} belongs to user {name}, and root's files in it would lock that user out", self.root.display()),
+            format!(
+                "{} belongs to user {name}, and root's files in it would lock that user out",
+                self.root.display()
+            ),
             format!("run it as that user: sudo -u {name} chancery --data {} …", self.root.display()),
         ))
     }
@@ -183,11 +191,18 @@ impl DataDir {
         let me = user_name(Uid::effective());
         let fix = match error.kind() {
             io::ErrorKind::PermissionDenied => {
-                format!("run as the user that owns it, or give it to this one: chown -R {me} {}", self.root.display())
+                format!(
+                    "run as the user that owns it, or give it to this one: chown -R {me} {}",
+                    self.root.display()
+                )
             }
             io::ErrorKind::StorageFull => "free some space on this disk".to_owned(),
-            io::ErrorKind::ReadOnlyFilesystem => "choose a directory on a writable file system with --data".to_owned(),
-            io::ErrorKind::NotFound => format!("check the path; `chancery --data {} init` makes it", self.root.display()),
+            io::ErrorKind::ReadOnlyFilesystem => {
+                "choose a directory on a writable file system with --data".to_owned()
+            }
+            io::ErrorKind::NotFound => {
+                format!("check the path; `chancery --data {} init` makes it", self.root.display())
+            }
             _ => "choose another directory with --data".to_owned(),
         };
         Failure::new(Code::DataDirectory, format!("user {me} can't {verb} {}: {error}", path.display()), fix)

@@ -152,7 +152,12 @@ fn permissions(data: &DataDir, report: &mut Report) {
         Ok(owner) => {
             report.fail(
                 "permissions",
-                format!("{} belongs to {}, not to {}", data.path().display(), user_name(owner), user_name(me)),
+                format!(
+                    "{} belongs to {}, not to {}",
+                    data.path().display(),
+                    user_name(owner),
+                    user_name(me)
+                ),
                 format!("run doctor as {}", user_name(owner)),
             );
         }
@@ -208,13 +213,23 @@ async fn server(data: &DataDir, report: &mut Report) -> Option<Value> {
     };
     match asked {
         Ok(Answer::Object(server)) => {
-            let roles: Vec<&str> = server.get("roles").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+            let roles: Vec<&str> = server
+                .get("roles")
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_str)
+                .collect();
             let pid = server.get("id").map(ToString::to_string).unwrap_or_default();
             report.ok("server", format!("process {pid} runs {}", roles.join(", ")));
             Some(server)
         }
         Ok(_) => {
-            report.fail("server", "the server answered something else than was asked", "use the command line of its own version");
+            report.fail(
+                "server",
+                "the server answered something else than was asked",
+                "use the command line of its own version",
+            );
             None
         }
         Err(failure) => {
@@ -227,13 +242,19 @@ async fn server(data: &DataDir, report: &mut Report) -> Option<Value> {
 fn disk(data: &DataDir, config: &Config, report: &mut Report) {
     let free = match statvfs(data.path()) {
         Ok(fs) => fs.blocks_available().saturating_mul(fs.fragment_size()),
-        Err(error) => return report.warn("disk", format!("free space is not known: {error}"), "check it with `df`"),
+        Err(error) => {
+            return report.warn("disk", format!("free space is not known: {error}"), "check it with `df`");
+        }
     };
     let mebibytes = free / (1024 * 1024);
     let least = config.store.min_free_bytes;
     let fix = "free some space, or move the data directory to a larger disk";
     if free < least {
-        report.fail("disk", format!("{mebibytes} MiB are free: too little to issue (store.min_free_bytes)"), fix);
+        report.fail(
+            "disk",
+            format!("{mebibytes} MiB are free: too little to issue (store.min_free_bytes)"),
+            fix,
+        );
     } else if free < least.saturating_mul(ROOMY) {
         report.warn("disk", format!("{mebibytes} MiB are free"), fix);
     } else {
@@ -257,8 +278,13 @@ async fn store(data: &DataDir, report: &mut Report) -> Vec<IssuerRecord> {
         }
     };
     integrity(data, report).await;
-    if !issuers.iter().any(|issuer| issuer.kind == IssuerKind::Issuing && issuer.state == IssuerState::Active) {
-        report.fail("issuers", "there is no active issuing CA", "run `chancery init` in an empty data directory");
+    if !issuers.iter().any(|issuer| issuer.kind == IssuerKind::Issuing && issuer.state == IssuerState::Active)
+    {
+        report.fail(
+            "issuers",
+            "there is no active issuing CA",
+            "run `chancery init` in an empty data directory",
+        );
     } else {
         report.ok("issuers", format!("{} known", issuers.len()));
     }
@@ -273,7 +299,9 @@ async fn integrity(data: &DataDir, report: &mut Report) {
     match tokio::task::spawn_blocking(move || store::sqlite::check_copy(&directory, &directory)).await {
         Ok(Ok(())) => report.ok("store", "a copy of it passed the integrity check"),
         Ok(Err(error)) => report.failure("store", crate::admin::execute::store_failure(error)),
-        Err(error) => report.fail("store", format!("the check ended abnormally: {error}"), "run doctor again"),
+        Err(error) => {
+            report.fail("store", format!("the check ended abnormally: {error}"), "run doctor again")
+        }
     }
 }
 
@@ -302,7 +330,9 @@ async fn crls(store: &dyn Store, issuers: &[IssuerRecord], report: &mut Report) 
         for shard in 0..issuer.shards {
             match crls.iter().find(|crl| crl.issuer == issuer.id && crl.shard == shard) {
                 None => bad.push(format!("{}/{shard} was never published", issuer.id)),
-                Some(crl) if crl.next_update < now => bad.push(format!("{}/{shard} ended {}", issuer.id, crl.next_update)),
+                Some(crl) if crl.next_update < now => {
+                    bad.push(format!("{}/{shard} ended {}", issuer.id, crl.next_update))
+                }
                 Some(crl) => {
                     let life = crl.next_update.since(crl.this_update);
                     if crl.next_update.since(now) < life / 4 {
@@ -351,7 +381,11 @@ async fn urls(config: &Config, issuers: &[IssuerRecord], report: &mut Report) {
         );
     }
     if is_loopback_url(&config.acme.public_url) && !trial {
-        report.warn("urls", "acme.public_url leads to this machine only", "set it to the URL that ACME clients use");
+        report.warn(
+            "urls",
+            "acme.public_url leads to this machine only",
+            "set it to the URL that ACME clients use",
+        );
     }
     let mut seen = Vec::new();
     for url in [&config.acme.public_url, &urls.crl, &urls.ocsp] {
@@ -359,7 +393,8 @@ async fn urls(config: &Config, issuers: &[IssuerRecord], report: &mut Report) {
         if seen.contains(&host) {
             continue;
         }
-        let looked_up = tokio::time::timeout(CONNECT_WITHIN, tokio::net::lookup_host((host.as_str(), 0))).await;
+        let looked_up =
+            tokio::time::timeout(CONNECT_WITHIN, tokio::net::lookup_host((host.as_str(), 0))).await;
         let resolves = matches!(looked_up, Ok(Ok(_)));
         drop(looked_up);
         if resolves {
@@ -376,7 +411,9 @@ async fn ports(config: &Config, server: Option<&Value>, report: &mut Report) {
     let mut addresses = vec![("acme", listen.acme), ("metrics", listen.metrics)];
     match (listen.ocsp, listen.crl) {
         (None, None) => addresses.push(("pki", listen.pki)),
-        (ocsp, crl) => addresses.extend([("ocsp", ocsp.unwrap_or(listen.pki)), ("crl", crl.unwrap_or(listen.pki))]),
+        (ocsp, crl) => {
+            addresses.extend([("ocsp", ocsp.unwrap_or(listen.pki)), ("crl", crl.unwrap_or(listen.pki))])
+        }
     }
     for (name, address) in addresses {
         if server.is_none() {
@@ -412,13 +449,19 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 async fn ready(metrics: SocketAddr, report: &mut Report) {
     let asked = tokio::time::timeout(CONNECT_WITHIN * 4, fetch_ready(reachable(metrics))).await;
     let Ok(Ok(answer)) = asked else {
-        return report.warn("ready", format!("http://{metrics}/readyz does not answer"), "check listen.metrics");
+        return report.warn(
+            "ready",
+            format!("http://{metrics}/readyz does not answer"),
+            "check listen.metrics",
+        );
     };
     let roles = answer.get("roles").and_then(Value::as_object);
     for (role, state) in roles.into_iter().flatten() {
         match state.get("missing").and_then(Value::as_str) {
             None => report.ok("ready", format!("role {role}")),
-            Some(missing) => report.fail("ready", format!("role {role}: {missing}"), "look at the log of that role"),
+            Some(missing) => {
+                report.fail("ready", format!("role {role}: {missing}"), "look at the log of that role")
+            }
         }
     }
 }

@@ -67,7 +67,11 @@ pub async fn authority(
 ///
 /// # Errors
 /// [`Code::Keys`] with what to do.
-pub async fn keys(config: &Config, directory: &Path, metrics: &hsm::Metrics) -> Result<Arc<dyn KeyBackend>, Failure> {
+pub async fn keys(
+    config: &Config,
+    directory: &Path,
+    metrics: &hsm::Metrics,
+) -> Result<Arc<dyn KeyBackend>, Failure> {
     backend(config.keys.clone(), directory, metrics).await
 }
 

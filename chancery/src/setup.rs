@@ -46,7 +46,10 @@ pub async fn init(data: &DataDir, init: &Init) -> Result<Config, Failure> {
         return Err(Failure::new(
             Code::AlreadyInitialised,
             format!("{} holds a CA already", data.path().display()),
-            format!("run `chancery --data {} serve`, or choose another directory with --data", data.path().display()),
+            format!(
+                "run `chancery --data {} serve`, or choose another directory with --data",
+                data.path().display()
+            ),
         ));
     }
     // Anything else in there belongs to somebody; what an interrupted attempt left is ours.
@@ -77,7 +80,11 @@ fn write_configuration(data: &DataDir, init: &Init) -> Result<(), Failure> {
         Some(url) => url.clone(),
         None => {
             let host = host(&init.public_url).ok_or_else(|| {
-                Failure::new(Code::Usage, format!("'{}' is no URL", init.public_url), "write it as https://ca.example.org:8443")
+                Failure::new(
+                    Code::Usage,
+                    format!("'{}' is no URL", init.public_url),
+                    "write it as https://ca.example.org:8443",
+                )
             })?;
             let host = if host.contains(':') { format!("[{host}]") } else { host };
             format!("http://{host}:8080")
@@ -180,8 +187,12 @@ pub fn take_lock(data: &DataDir) -> Result<CaLock, Failure> {
 #[must_use]
 pub fn keys_failure(error: &KeyError) -> Failure {
     let fix = match error {
-        KeyError::WrongPin(_) => "correct the PIN or passphrase file that [keys] names; a token locks itself after a few wrong tries",
-        KeyError::Unavailable(_) => "check keys.module and keys.token in chancery.toml, and that the token is plugged in; `softhsm2-util --show-slots` or `pkcs11-tool -L` lists tokens",
+        KeyError::WrongPin(_) => {
+            "correct the PIN or passphrase file that [keys] names; a token locks itself after a few wrong tries"
+        }
+        KeyError::Unavailable(_) => {
+            "check keys.module and keys.token in chancery.toml, and that the token is plugged in; `softhsm2-util --show-slots` or `pkcs11-tool -L` lists tokens"
+        }
         KeyError::NotFound { .. } => "check that [keys] names the backend that this CA was made with",
         KeyError::Exists { .. } => "use an empty token, or another one",
         KeyError::Unsuitable { .. } => "use a token whose keys can't be exported",

@@ -27,7 +27,9 @@ impl Client {
     pub async fn connect(socket: &Path) -> Result<Option<Self>, Failure> {
         match UnixStream::connect(socket).await {
             Ok(stream) => Ok(Some(Self { stream })),
-            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => Ok(None),
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+                Ok(None)
+            }
             Err(e) => Err(Failure::new(
                 Code::Server,
                 format!("can't connect to the running server at {}: {e}", socket.display()),
@@ -43,13 +45,19 @@ impl Client {
     pub async fn ask(&mut self, request: &Request) -> Result<Answer, Failure> {
         let conversation = async {
             send(&mut self.stream, request).await?;
-            receive(&mut self.stream, LONGEST_ANSWER_BYTES).await?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+            receive(&mut self.stream, LONGEST_ANSWER_BYTES)
+                .await?
+                .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
         };
         let bytes = tokio::time::timeout(ANSWER_WITHIN, conversation)
             .await
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
             .map_err(|e: io::Error| {
-                Failure::new(Code::Server, format!("the running server did not answer: {e}"), "look at its log")
+                Failure::new(
+                    Code::Server,
+                    format!("the running server did not answer: {e}"),
+                    "look at its log",
+                )
             })?;
         serde_json::from_slice(&bytes).map_err(|e| {
             Failure::new(

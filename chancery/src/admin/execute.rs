@@ -10,8 +10,8 @@ use ca_core::id::{AccountId, OrderId};
 use ca_core::pkix::serial::SerialNumber;
 use ca_core::revocation::RevocationReason;
 use ca_core::store::{
-    CertificateFilter, CertificateId, CertificateRecord, CertificateState, Change, Commit, EffectKind, IssuerKind, Page, Store,
-    StoreError, Topic,
+    CertificateFilter, CertificateId, CertificateRecord, CertificateState, Change, Commit, EffectKind,
+    IssuerKind, Page, Store, StoreError, Topic,
 };
 use ca_core::time::{Clock, Stopwatch};
 use serde_json::{Value, json};
@@ -91,7 +91,11 @@ impl Administration {
                 let parsed = id.parse().map_err(|_| not_found("order", &id))?;
                 let found = self.store.order(parsed).await.map_err(store_failure)?;
                 let (order, authorizations) = found.ok_or_else(|| not_found("order", &id))?;
-                Ok(Answer::Object(views::order_with_authorizations(&order, &authorizations, self.clock.now())))
+                Ok(Answer::Object(views::order_with_authorizations(
+                    &order,
+                    &authorizations,
+                    self.clock.now(),
+                )))
             }
         }
     }
@@ -99,14 +103,14 @@ impl Administration {
     async fn issuers(&self, kind: IssuerKind) -> Result<Vec<Value>, Failure> {
         let issuers = self.store.issuers().await.map_err(store_failure)?;
         let crls = self.store.crl_summaries().await.map_err(store_failure)?;
-        Ok(issuers.iter().filter(|issuer| issuer.kind == kind).map(|issuer| views::issuer(issuer, &crls)).collect())
+        Ok(issuers
+            .iter()
+            .filter(|issuer| issuer.kind == kind)
+            .map(|issuer| views::issuer(issuer, &crls))
+            .collect())
     }
 
-    async fn orders(
-        &self,
-        account: Option<AccountId>,
-        after: Option<OrderId>,
-    ) -> Result<Answer, Failure> {
+    async fn orders(&self, account: Option<AccountId>, after: Option<OrderId>) -> Result<Answer, Failure> {
         let (ids, next) = match account {
             Some(account) => {
                 let page = self.store.orders_of(account, after, PAGE_ROWS).await.map_err(store_failure)?;
@@ -181,7 +185,11 @@ impl Administration {
     /// Revokes, and answers when the status that OCSP reads and the published CRL both say so.
     async fn revoke(&self, id: &str, reason: RevocationReason, uid: u32) -> Result<Answer, Failure> {
         let Some(authority) = &self.authority else {
-            return Err(Failure::new(Code::Server, "this process can't revoke", "start `chancery serve` with role ca"));
+            return Err(Failure::new(
+                Code::Server,
+                "this process can't revoke",
+                "start `chancery serve` with role ca",
+            ));
         };
         let record = self.certificate(id).await?;
         match record.state {
@@ -238,7 +246,11 @@ fn answer_page<T, K: ToString>(page: Page<T, K>, view: impl Fn(&T) -> Value) -> 
 
 fn not_found(noun: &str, id: &str) -> Failure {
     let shown: String = id.chars().take(80).flat_map(char::escape_default).collect();
-    Failure::new(Code::NotFound, format!("there is no {noun} '{shown}'"), format!("see `chancery {noun} list`"))
+    Failure::new(
+        Code::NotFound,
+        format!("there is no {noun} '{shown}'"),
+        format!("see `chancery {noun} list`"),
+    )
 }
 
 /// Says what a store's error means for the operator.
@@ -249,7 +261,9 @@ pub fn store_failure(error: StoreError) -> Failure {
         StoreError::NotFound(_) => "check the id",
         StoreError::Busy(_) => "try again in a moment; if it stays, look at the server's log",
         StoreError::Full(_) => "free some space on the disk of the data directory; revocation still works",
-        StoreError::Corrupt(_) => "stop the server, run `chancery doctor`, and restore a backup if it finds damage",
+        StoreError::Corrupt(_) => {
+            "stop the server, run `chancery doctor`, and restore a backup if it finds damage"
+        }
         StoreError::Refused(_) => "check store.role_users in chancery.toml",
     };
     Failure::new(Code::Store, &error, fix)
@@ -276,8 +290,12 @@ pub fn authority_failure(error: AuthorityError) -> Failure {
 fn revoke_failure(error: RevokeError) -> Failure {
     match error {
         RevokeError::NotFound(id) => not_found("certificate", &id.to_string()),
-        error @ RevokeError::AlreadyRevoked(_) => Failure::new(Code::Conflict, error, "nothing is left to do"),
-        error @ RevokeError::NotIssued(_) => Failure::new(Code::Conflict, error, "run the command again in a moment"),
+        error @ RevokeError::AlreadyRevoked(_) => {
+            Failure::new(Code::Conflict, error, "nothing is left to do")
+        }
+        error @ RevokeError::NotIssued(_) => {
+            Failure::new(Code::Conflict, error, "run the command again in a moment")
+        }
         RevokeError::Authority(error) => authority_failure(error),
     }
 }

@@ -38,7 +38,11 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
 }
 
 /// Serves administrators until `stop` says so.
-pub async fn serve(listener: UnixListener, administration: Arc<Administration>, mut stop: watch::Receiver<bool>) {
+pub async fn serve(
+    listener: UnixListener,
+    administration: Arc<Administration>,
+    mut stop: watch::Receiver<bool>,
+) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
@@ -68,11 +72,16 @@ async fn converse(mut stream: UnixStream, administration: &Administration) -> io
     let uid = stream.peer_cred()?.uid();
     let owner = Uid::effective().as_raw();
     if uid != owner && uid != 0 {
-        let refused = Failure::new(Code::Server, format!("user {uid} may not administer this CA"), "run it as the data's owner or as root");
+        let refused = Failure::new(
+            Code::Server,
+            format!("user {uid} may not administer this CA"),
+            "run it as the data's owner or as root",
+        );
         return send(&mut stream, &Answer::Failed(refused)).await;
     }
     loop {
-        let received = tokio::time::timeout(TRANSFER_WITHIN, receive(&mut stream, LONGEST_REQUEST_BYTES)).await;
+        let received =
+            tokio::time::timeout(TRANSFER_WITHIN, receive(&mut stream, LONGEST_REQUEST_BYTES)).await;
         let Some(bytes) = received.map_err(|_| io::ErrorKind::TimedOut)?? else { return Ok(()) };
         let answer = match serde_json::from_slice::<Request>(&bytes) {
             Ok(request) => administration.execute(request, uid).await,
@@ -82,7 +91,9 @@ async fn converse(mut stream: UnixStream, administration: &Administration) -> io
                 "use the command line of the server's own version",
             )),
         };
-        tokio::time::timeout(TRANSFER_WITHIN, send(&mut stream, &answer)).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        tokio::time::timeout(TRANSFER_WITHIN, send(&mut stream, &answer))
+            .await
+            .map_err(|_| io::ErrorKind::TimedOut)??;
     }
 }
 
@@ -97,7 +108,10 @@ pub async fn receive(stream: &mut (impl AsyncRead + Unpin), longest: u32) -> io:
         Err(e) => return Err(e),
     };
     if length > longest {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a message of {length} bytes is over the limit")));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("a message of {length} bytes is over the limit"),
+        ));
     }
     let mut bytes = Vec::new();
     // Grows with what arrives, not with what was announced.

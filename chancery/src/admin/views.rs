@@ -171,7 +171,8 @@ pub fn order(order: &Order, authorizations: &[Authorization], now: Timestamp) ->
 #[must_use]
 pub fn order_with_authorizations(row: &Order, authorizations: &[Authorization], now: Timestamp) -> Value {
     let mut view = order(row, authorizations, now);
-    let details: Vec<Value> = authorizations.iter().map(|authorization| authorization_view(authorization, now)).collect();
+    let details: Vec<Value> =
+        authorizations.iter().map(|authorization| authorization_view(authorization, now)).collect();
     if let Some(object) = view.as_object_mut() {
         object.insert("authorizations".to_owned(), details.into());
     }

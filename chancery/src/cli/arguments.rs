@@ -14,12 +14,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
     arg_required_else_help = true,
     after_help = "\
 Examples:
-  chancery up                                       a working CA on this machine, in one step
-  chancery init --public-url https://ca.example.org:8443
-                                                    a CA for service
-  chancery serve                                    run it
-  chancery certificate list --name www.example.org  find certificates
-  chancery doctor                                   check everything"
+  chancery up                                        # a working CA on this machine, in one step
+  chancery init --public-url https://ca.example.org  # a CA for service
+  chancery serve                                     # run it
+  chancery certificate list --name www.example.org   # find certificates
+  chancery doctor                                    # check everything"
 )]
 pub struct Arguments {
     /// The data directory
@@ -53,7 +52,10 @@ pub(super) enum Command {
     )]
     Certificate(CertificateCommand),
     /// ACME accounts
-    #[command(subcommand, after_help = "Examples:\n  chancery account list\n  chancery account deactivate ACCOUNT")]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  chancery account list\n  chancery account deactivate ACCOUNT"
+    )]
     Account(AccountCommand),
     /// ACME orders
     #[command(subcommand, after_help = "Examples:\n  chancery order list\n  chancery order show ORDER")]
@@ -62,7 +64,9 @@ pub(super) enum Command {
     #[command(after_help = "Examples:\n  chancery doctor\n  chancery --data /var/lib/chancery doctor --json")]
     Doctor,
     /// Print a completion script for a shell
-    #[command(after_help = "Examples:\n  chancery completions bash > /etc/bash_completion.d/chancery\n  chancery completions fish > ~/.config/fish/completions/chancery.fish")]
+    #[command(
+        after_help = "Examples:\n  chancery completions bash > /etc/bash_completion.d/chancery\n  chancery completions fish > ~/.config/fish/completions/chancery.fish"
+    )]
     Completions {
         /// The shell
         shell: clap_complete::Shell,
@@ -74,7 +78,7 @@ pub(super) enum Command {
 Examples:
   chancery up
   chancery --data /tmp/first-look up
-  chancery up --json                     one line of JSON when it is ready")]
+  chancery up --json  # one line of JSON when it is ready")]
 pub(super) struct Up {
     #[command(flatten)]
     pub keys: KeyOptions,
@@ -160,7 +164,9 @@ pub(super) enum IssuerCommand {
         id: String,
     },
     /// Print certificates in PEM: of one, or of all
-    #[command(after_help = "Examples:\n  chancery root export > roots.pem\n  chancery issuer export issuing-1 --out issuing-1.pem")]
+    #[command(
+        after_help = "Examples:\n  chancery root export > roots.pem\n  chancery issuer export issuing-1 --out issuing-1.pem"
+    )]
     Export {
         /// Its id; all without it
         id: Option<String>,
@@ -180,7 +186,9 @@ Examples:
   chancery certificate list --expires-before 2027-01-01T00:00:00Z --json")]
     List(CertificateList),
     /// Show one
-    #[command(after_help = "Examples:\n  chancery certificate show issuing-1-0a1b2c\n  chancery certificate show 0a1b2c --json")]
+    #[command(
+        after_help = "Examples:\n  chancery certificate show issuing-1-0a1b2c\n  chancery certificate show 0a1b2c --json"
+    )]
     Show {
         /// Its id or serial
         id: String,
@@ -269,7 +277,9 @@ pub(super) enum AccountCommand {
 #[derive(Debug, Subcommand)]
 pub(super) enum OrderCommand {
     /// List orders, newest first
-    #[command(after_help = "Examples:\n  chancery order list\n  chancery order list --account 06pk6og0u8b4f8t2v1q3c9d5ro")]
+    #[command(
+        after_help = "Examples:\n  chancery order list\n  chancery order list --account 06pk6og0u8b4f8t2v1q3c9d5ro"
+    )]
     List {
         /// Of this ACME account
         #[arg(long, value_name = "ACCOUNT")]

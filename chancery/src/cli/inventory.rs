@@ -20,7 +20,8 @@ use crate::data::DataDir;
 use crate::failure::{Code, Failure};
 use crate::{logging, open, setup};
 
-const ISSUER_COLUMNS: &[Column] = &[("ID", "id"), ("STATE", "state"), ("SUBJECT", "subject"), ("SHA-256", "sha256")];
+const ISSUER_COLUMNS: &[Column] =
+    &[("ID", "id"), ("STATE", "state"), ("SUBJECT", "subject"), ("SHA-256", "sha256")];
 const CERTIFICATE_COLUMNS: &[Column] = &[
     ("ID", "id"),
     ("STATE", "state"),
@@ -28,10 +29,20 @@ const CERTIFICATE_COLUMNS: &[Column] = &[
     ("PROFILE", "profile"),
     ("NOT AFTER", "not_after"),
 ];
-const ACCOUNT_COLUMNS: &[Column] =
-    &[("ID", "id"), ("STATUS", "status"), ("DIRECTORY", "directory"), ("CONTACTS", "contacts"), ("CREATED", "created_at")];
-const ORDER_COLUMNS: &[Column] =
-    &[("ID", "id"), ("STATUS", "status"), ("NAMES", "names"), ("CREATED", "created_at"), ("FAILURE", "failure")];
+const ACCOUNT_COLUMNS: &[Column] = &[
+    ("ID", "id"),
+    ("STATUS", "status"),
+    ("DIRECTORY", "directory"),
+    ("CONTACTS", "contacts"),
+    ("CREATED", "created_at"),
+];
+const ORDER_COLUMNS: &[Column] = &[
+    ("ID", "id"),
+    ("STATUS", "status"),
+    ("NAMES", "names"),
+    ("CREATED", "created_at"),
+    ("FAILURE", "failure"),
+];
 
 /// Where requests go.
 enum Session {
@@ -92,7 +103,9 @@ impl Session {
         let mut all = Vec::new();
         let mut after = None;
         loop {
-            let Answer::Page { rows, next } = self.ask(&request(after)?).await? else { return Err(unexpected()) };
+            let Answer::Page { rows, next } = self.ask(&request(after)?).await? else {
+                return Err(unexpected());
+            };
             all.extend(rows);
             if let Some(limit) = limit
                 && all.len() >= limit
@@ -109,7 +122,11 @@ impl Session {
 }
 
 fn unexpected() -> Failure {
-    Failure::new(Code::Server, "the server answered something else than was asked", "use the command line of its own version")
+    Failure::new(
+        Code::Server,
+        "the server answered something else than was asked",
+        "use the command line of its own version",
+    )
 }
 
 /// `root …` and `issuer …`.
@@ -140,7 +157,11 @@ pub(super) async fn issuers(
 }
 
 /// `certificate …`.
-pub(super) async fn certificates(data: &DataDir, command: CertificateCommand, output: &Output) -> Result<(), Failure> {
+pub(super) async fn certificates(
+    data: &DataDir,
+    command: CertificateCommand,
+    output: &Output,
+) -> Result<(), Failure> {
     match command {
         CertificateCommand::List(list) => {
             let filter = filter(&list)?;
@@ -164,7 +185,11 @@ pub(super) async fn certificates(data: &DataDir, command: CertificateCommand, ou
                 output.show(&revoked);
             } else {
                 let field = |name| text(&revoked, name).unwrap_or_default();
-                output.say(&format!("revoked {} ({}): OCSP and the CRL say so", field("id"), field("reason")));
+                output.say(&format!(
+                    "revoked {} ({}): OCSP and the CRL say so",
+                    field("id"),
+                    field("reason")
+                ));
             }
         }
         CertificateCommand::Export { id, chain, out } => {
@@ -212,7 +237,11 @@ fn filter(list: &CertificateList) -> Result<CertificateFilter, Failure> {
 }
 
 /// `account …`.
-pub(super) async fn accounts(data: &DataDir, command: AccountCommand, output: &Output) -> Result<(), Failure> {
+pub(super) async fn accounts(
+    data: &DataDir,
+    command: AccountCommand,
+    output: &Output,
+) -> Result<(), Failure> {
     match command {
         AccountCommand::List { limit } => {
             let mut session = Session::open(data, false).await?;
@@ -280,7 +309,11 @@ fn export(id: &str, pem: &str, out: Option<&Path>, output: &Output) -> Result<()
         return Ok(());
     };
     std::fs::write(path, pem).map_err(|e: io::Error| {
-        Failure::new(Code::System, format!("can't write {}: {e}", path.display()), "choose another file with --out")
+        Failure::new(
+            Code::System,
+            format!("can't write {}: {e}", path.display()),
+            "choose another file with --out",
+        )
     })?;
     if output.is_json() {
         output.show(&json!({ "id": id, "file": path }));

@@ -80,7 +80,11 @@ Ctrl-C stops; `chancery up` goes on with the same CA.
 /// A word that a POSIX shell takes as it is.
 fn shell_quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%".contains(c);
-    if !word.is_empty() && word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
 }
 
 /// `chancery init`.
@@ -132,10 +136,16 @@ pub(super) async fn init(data: &DataDir, init: Init, output: &Output) -> Result<
 }
 
 /// `chancery serve`.
-pub(super) async fn serve(data: &DataDir, serve: Serve, handed: Handed, output: &Output) -> Result<(), Failure> {
+pub(super) async fn serve(
+    data: &DataDir,
+    serve: Serve,
+    handed: Handed,
+    output: &Output,
+) -> Result<(), Failure> {
     let config = Config::load(data)?;
     logging::start(config.log.format, "info");
-    let roles: BTreeSet<Role> = if serve.only.is_empty() { Role::ALL.into() } else { serve.only.into_iter().collect() };
+    let roles: BTreeSet<Role> =
+        if serve.only.is_empty() { Role::ALL.into() } else { serve.only.into_iter().collect() };
     let plan = Plan { data: data.clone(), config, roles, handed };
     serving::run(plan, |ready| {
         if output.is_json() {
@@ -149,7 +159,9 @@ pub(super) async fn serve(data: &DataDir, serve: Serve, handed: Handed, output: 
 
 fn keys(options: KeyOptions) -> Result<Keys, Failure> {
     let needed = |value: Option<PathBuf>, option: &str| {
-        value.ok_or_else(|| Failure::new(Code::Usage, format!("--{option} is needed with --key-backend pkcs11"), "see --help"))
+        value.ok_or_else(|| {
+            Failure::new(Code::Usage, format!("--{option} is needed with --key-backend pkcs11"), "see --help")
+        })
     };
     match options.key_backend {
         KeyBackend::Software => Ok(Keys::Software),
@@ -157,7 +169,11 @@ fn keys(options: KeyOptions) -> Result<Keys, Failure> {
             let pin_file = needed(options.pkcs11_pin_file, "pkcs11-pin-file")?;
             // Relative to where the command was typed, not to the data directory.
             let pin_file = std::path::absolute(&pin_file).map_err(|e| {
-                Failure::new(Code::Usage, format!("--pkcs11-pin-file {}: {e}", pin_file.display()), "give an absolute path")
+                Failure::new(
+                    Code::Usage,
+                    format!("--pkcs11-pin-file {}: {e}", pin_file.display()),
+                    "give an absolute path",
+                )
             })?;
             let token = options.pkcs11_token.ok_or_else(|| {
                 Failure::new(Code::Usage, "--pkcs11-token is needed with --key-backend pkcs11", "see --help")

@@ -9,8 +9,8 @@ pub mod output;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
 use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 
 pub use arguments::Arguments;
 use arguments::Command;
@@ -36,8 +36,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) if json && !matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             let detail = error.kind().as_str().unwrap_or("wrong arguments").to_owned();
             let rendered = error.render().to_string();
-            let first = rendered.lines().next().unwrap_or(&detail).trim_start_matches("error: ").to_owned();
-            Output::new(true).failure(&Failure::new(Code::Usage, first, "see `chancery --help`"));
+            // The first paragraph: what is wrong may be listed below its first line.
+            let lines: Vec<&str> =
+                rendered.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+            let said = if lines.is_empty() { detail } else { lines.join(" ") };
+            let said = said.trim_start_matches("error: ");
+            Output::new(true).failure(&Failure::new(Code::Usage, said, "see `chancery --help`"));
             return ExitCode::from(2);
         }
         Err(error) => {
@@ -68,7 +72,11 @@ fn dispatch(arguments: Arguments, output: &Output) -> Result<(), Failure> {
         _ => Handed::default(),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|e| {
-        Failure::new(Code::System, format!("can't start the runtime: {e}"), "check the limits on threads: ulimit -u")
+        Failure::new(
+            Code::System,
+            format!("can't start the runtime: {e}"),
+            "check the limits on threads: ulimit -u",
+        )
     })?;
     runtime.block_on(async {
         match arguments.command {
@@ -77,7 +85,9 @@ fn dispatch(arguments: Arguments, output: &Output) -> Result<(), Failure> {
             Command::Serve(serve) => lifecycle::serve(&data, serve, handed, output).await,
             Command::Doctor => crate::doctor::run(&data, output).await,
             Command::Completions { .. } => Ok(()),
-            Command::Root(command) => inventory::issuers(&data, ca_core::store::IssuerKind::Root, command, output).await,
+            Command::Root(command) => {
+                inventory::issuers(&data, ca_core::store::IssuerKind::Root, command, output).await
+            }
             Command::Issuer(command) => {
                 inventory::issuers(&data, ca_core::store::IssuerKind::Issuing, command, output).await
             }

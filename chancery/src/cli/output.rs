@@ -45,7 +45,8 @@ impl Output {
         let mut stderr = io::stderr().lock();
         // Nothing is left to do about a standard error that is closed.
         let _ = if self.json {
-            let body = json!({ "error": { "code": failure.code, "detail": failure.detail, "fix": failure.fix } });
+            let body =
+                json!({ "error": { "code": failure.code, "detail": failure.detail, "fix": failure.fix } });
             writeln!(stderr, "{body}")
         } else {
             let terminal = io::stderr().is_terminal();
@@ -138,7 +139,11 @@ impl Output {
 
 /// The style on a terminal that wants it, none elsewhere (<https://no-color.org>).
 fn paint(terminal: bool, style: Style) -> Style {
-    if terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) { style } else { Style::new() }
+    if terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) {
+        style
+    } else {
+        Style::new()
+    }
 }
 
 fn aligned(cells: &[String], widths: &[usize]) -> String {
@@ -154,7 +159,10 @@ fn aligned(cells: &[String], widths: &[usize]) -> String {
 fn plain(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
-        Value::String(text) => text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect(),
+        Value::String(text) => text
+            .chars()
+            .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
+            .collect(),
         Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(", "),
         other => other.to_string(),
     }

@@ -158,9 +158,7 @@ pub struct CaSection {
 
 impl Default for CaSection {
     fn default() -> Self {
-        Self {
-            effects_at_once: const { NonZeroUsize::new(64).unwrap() },
-        }
+        Self { effects_at_once: const { NonZeroUsize::new(64).unwrap() } }
     }
 }
 
@@ -217,7 +215,11 @@ impl Config {
     ) -> Result<Self, Failure> {
         let mut config: Self = read::read((name, text), variables)?;
         config.check().map_err(|problem| {
-            Failure::new(Code::Configuration, problem, format!("correct it in {name}, or the CHANCERY__ variable that sets it"))
+            Failure::new(
+                Code::Configuration,
+                problem,
+                format!("correct it in {name}, or the CHANCERY__ variable that sets it"),
+            )
         })?;
         if config.profiles.0.is_empty() {
             config.profiles.0 = default_profiles();
@@ -232,8 +234,12 @@ impl Config {
         let ocsp_and_crl = [("pki.ocsp_url", &self.pki.ocsp_url), ("pki.crl_url", &self.pki.crl_url)];
         let urls = ocsp_and_crl.into_iter().filter_map(|(key, url)| url.as_ref().map(|url| (key, url)));
         for (key, url) in urls.chain([("pki.public_url", &self.pki.public_url)]) {
-            let uri: http::Uri = url.parse().map_err(|_| format!("{key}: '{url}' is no URL; write http://HOST:PORT"))?;
-            if uri.scheme_str() != Some("http") || uri.host().is_none_or(str::is_empty) || uri.query().is_some() {
+            let uri: http::Uri =
+                url.parse().map_err(|_| format!("{key}: '{url}' is no URL; write http://HOST:PORT"))?;
+            if uri.scheme_str() != Some("http")
+                || uri.host().is_none_or(str::is_empty)
+                || uri.query().is_some()
+            {
                 return Err(format!(
                     "{key}: '{url}' can't stand in certificates; write http://HOST:PORT (OCSP and CRLs are signed themselves, \
                      and fetching them over https would need the certificate that is being checked)"
@@ -257,8 +263,12 @@ impl Config {
     }
 
     fn profiles(&self) -> Result<Vec<Profile>, String> {
-        let configured = if self.profiles.0.is_empty() { default_profiles() } else { self.profiles.0.clone() };
-        configured.into_iter().map(|(name, config)| Profile::new(name, &config).map_err(|e| e.to_string())).collect()
+        let configured =
+            if self.profiles.0.is_empty() { default_profiles() } else { self.profiles.0.clone() };
+        configured
+            .into_iter()
+            .map(|(name, config)| Profile::new(name, &config).map_err(|e| e.to_string()))
+            .collect()
     }
 
     /// What the authority judges by.
@@ -266,7 +276,8 @@ impl Config {
     /// # Errors
     /// [`Code::Configuration`] for the key at fault.
     pub fn authority(&self) -> Result<AuthorityConfig, Failure> {
-        let failed = |problem: String| Failure::new(Code::Configuration, problem, "correct it in chancery.toml");
+        let failed =
+            |problem: String| Failure::new(Code::Configuration, problem, "correct it in chancery.toml");
         Ok(AuthorityConfig {
             directories: self
                 .acme
@@ -314,7 +325,8 @@ impl Config {
     /// # Errors
     /// [`Code::Configuration`] for the key at fault.
     pub fn acme_directory(&self) -> Result<String, Failure> {
-        let failed = |e: acme_server::ConfigError| Failure::new(Code::Configuration, e, "correct it in chancery.toml");
+        let failed =
+            |e: acme_server::ConfigError| Failure::new(Code::Configuration, e, "correct it in chancery.toml");
         let directories = self.acme.directories().map_err(failed)?;
         let base = self.acme.base_url().map_err(failed)?;
         let first = directories.first().map_or("default", |directory| directory.policy.directory.as_str());
@@ -349,7 +361,11 @@ fn environment() -> Result<Vec<(String, String)>, Failure> {
         match value.into_string() {
             Ok(value) => variables.push((name, value)),
             Err(_) if name.starts_with(read::PREFIX) => {
-                return Err(Failure::new(Code::Configuration, format!("{name} is not text in UTF-8"), "set it to text"));
+                return Err(Failure::new(
+                    Code::Configuration,
+                    format!("{name} is not text in UTF-8"),
+                    "set it to text",
+                ));
             }
             Err(_) => {}
         }

@@ -8,7 +8,9 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         .map(|candidate| (distance(word, candidate), candidate))
         .min_by_key(|(edits, _)| *edits)
         // More than half of the word changed is another word.
-        .filter(|(edits, candidate)| *edits <= word.chars().count().max(candidate.chars().count()).div_ceil(2))
+        .filter(|(edits, candidate)| {
+            *edits <= word.chars().count().max(candidate.chars().count()).div_ceil(2)
+        })
         .map(|(_, candidate)| candidate)
 }
 
@@ -40,7 +42,13 @@ mod tests {
 
     #[test]
     fn distances_count_single_edits() {
-        for (a, b, edits) in [("", "", 0), ("a", "", 1), ("", "ab", 2), ("kitten", "sitting", 3), ("http1_port", "http01_port", 1)] {
+        for (a, b, edits) in [
+            ("", "", 0),
+            ("a", "", 1),
+            ("", "ab", 2),
+            ("kitten", "sitting", 3),
+            ("http1_port", "http01_port", 1),
+        ] {
             assert_eq!(distance(a, b), edits, "{a} {b}");
             assert_eq!(distance(b, a), edits, "{b} {a}");
         }

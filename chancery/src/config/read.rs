@@ -87,7 +87,9 @@ fn key_path(variable: &str) -> Result<Vec<String>, Failure> {
 fn toml_value(text: &str) -> Value {
     let parsed = toml::from_str::<Table>(&format!("value = {text}"));
     match parsed {
-        Ok(mut table) if table.len() == 1 => table.remove("value").unwrap_or_else(|| Value::String(text.to_owned())),
+        Ok(mut table) if table.len() == 1 => {
+            table.remove("value").unwrap_or_else(|| Value::String(text.to_owned()))
+        }
         _ => Value::String(text.to_owned()),
     }
 }
@@ -101,7 +103,9 @@ fn with(table: &Table, variable: &str, path: &[String], value: Value) -> Result<
         place = entry.as_table_mut().ok_or_else(|| {
             Failure::new(
                 Code::Configuration,
-                format!("the environment variable {variable} takes '{section}' for a section, but it is a key"),
+                format!(
+                    "the environment variable {variable} takes '{section}' for a section, but it is a key"
+                ),
                 format!("set {PREFIX}{} instead", section.to_ascii_uppercase()),
             )
         })?;
@@ -116,7 +120,8 @@ fn file_failure(name: &str, text: &str, error: &toml::de::Error) -> Failure {
     };
     let line = text.get(..span.start).unwrap_or(text).matches('\n').count() + 1;
     let place = format!("{name}, line {line}");
-    let key = DeTable::parse(text).ok().and_then(|table| key_at(table.get_ref(), span.start)).unwrap_or_default();
+    let key =
+        DeTable::parse(text).ok().and_then(|table| key_at(table.get_ref(), span.start)).unwrap_or_default();
     explain(&place, &key, error.message())
 }
 
@@ -168,10 +173,15 @@ fn explain(place: &str, key: &str, message: &str) -> Failure {
     if let Some(missing) = message.strip_prefix("missing field ") {
         let missing = missing.trim_matches('`');
         let name = if key.is_empty() { missing.to_owned() } else { format!("{key}.{missing}") };
-        return Failure::new(Code::Configuration, format!("{place}: {name} is not set"), format!("add `{missing} = …`"));
+        return Failure::new(
+            Code::Configuration,
+            format!("{place}: {name} is not set"),
+            format!("add `{missing} = …`"),
+        );
     }
     let message = message.trim();
-    let detail = if key.is_empty() { format!("{place}: {message}") } else { format!("{place}: {key}: {message}") };
+    let detail =
+        if key.is_empty() { format!("{place}: {message}") } else { format!("{place}: {key}: {message}") };
     Failure::new(Code::Configuration, detail, "correct the value; `chancery init` writes a commented example")
 }
 
@@ -230,7 +240,10 @@ mod tests {
     fn a_variable_reaches_a_name_with_hyphens_and_several_make_one_section() {
         let read = sample(
             "",
-            &[("CHANCERY__PROFILES__TLS_SERVER__MINUTES", "1"), ("CHANCERY__PROFILES__TLS_SERVER__DAYS", "90")],
+            &[
+                ("CHANCERY__PROFILES__TLS_SERVER__MINUTES", "1"),
+                ("CHANCERY__PROFILES__TLS_SERVER__DAYS", "90"),
+            ],
         )
         .unwrap();
         assert_eq!(read.profiles["tls-server"], Profile { days: 90, minutes: 1 });
@@ -244,7 +257,10 @@ mod tests {
         let failure = sample("[acmee]\n", &[]).unwrap_err();
         assert_eq!(failure.detail, "chancery.toml, line 1: unknown key 'acmee'");
         let failure = sample("", &[("CHANCERY__ACME__HTTP1_PORT", "1")]).unwrap_err();
-        assert_eq!(failure.detail, "environment variable CHANCERY__ACME__HTTP1_PORT: unknown key 'acme.http1_port'");
+        assert_eq!(
+            failure.detail,
+            "environment variable CHANCERY__ACME__HTTP1_PORT: unknown key 'acme.http1_port'"
+        );
         assert_eq!(failure.fix, "did you mean 'acme.http01_port'?");
     }
 
@@ -255,6 +271,9 @@ mod tests {
         let failure = sample("[acme]\nhttp01_port = \n", &[]).unwrap_err();
         assert!(failure.detail.contains("line 2"), "{failure:?}");
         let failure = sample("", &[("CHANCERY__ACME__HTTP01_PORT", "x")]).unwrap_err();
-        assert!(failure.detail.starts_with("environment variable CHANCERY__ACME__HTTP01_PORT: acme.http01_port"), "{failure:?}");
+        assert!(
+            failure.detail.starts_with("environment variable CHANCERY__ACME__HTTP01_PORT: acme.http01_port"),
+            "{failure:?}"
+        );
     }
 }

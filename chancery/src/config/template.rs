@@ -50,7 +50,9 @@ impl Template {
     #[must_use]
     pub fn render(&self) -> String {
         let mut text = String::new();
-        for section in [Self::head, Self::listen, Self::acme, Self::validation, Self::pki, Self::keys, Self::rest] {
+        for section in
+            [Self::head, Self::listen, Self::acme, Self::validation, Self::pki, Self::keys, Self::rest]
+        {
             text.push_str(&section(self));
         }
         text
@@ -312,8 +314,16 @@ mod tests {
             .render()
             .lines()
             .filter(|line| !line.contains("[acme.directories") && !line.contains("192.0.2.53"))
-            .filter(|line| !["#ocsp = ", "#crl = ", "#ocsp_url", "#crl_url", "#role_users"].iter().any(|l| line.starts_with(l)))
-            .filter(|line| !["#backend", "#module", "#token", "#pin_file", "#sessions"].iter().any(|l| line.starts_with(l)))
+            .filter(|line| {
+                !["#ocsp = ", "#crl = ", "#ocsp_url", "#crl_url", "#role_users"]
+                    .iter()
+                    .any(|l| line.starts_with(l))
+            })
+            .filter(|line| {
+                !["#backend", "#module", "#token", "#pin_file", "#sessions"]
+                    .iter()
+                    .any(|l| line.starts_with(l))
+            })
             // A comment has a space after its sign, a key has none.
             .map(|line| match line.strip_prefix('#') {
                 Some(key) if !key.starts_with(' ') => format!("{key}\n"),

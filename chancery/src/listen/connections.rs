@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
+use ca_core::BoxFuture;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -20,6 +21,9 @@ use tokio::task::JoinSet;
 use tower::ServiceExt;
 
 use super::tls::Tls;
+
+/// After this a connection takes no further requests; its client opens another one.
+const LONGEST_LIFE: Duration = Duration::from_mins(30);
 
 /// The bounds of a listener.
 #[derive(Clone, Copy, Debug)]
@@ -38,8 +42,11 @@ pub enum Answers {
     /// An axum router, over HTTP/1.1 and HTTP/2.
     Router(axum::Router),
     /// A bare function over HTTP/1.1.
-    Http1(Arc<dyn Fn(Request<Incoming>) -> ca_core::BoxFuture<'static, Response<Full<Bytes>>> + Send + Sync>),
+    Http1(Arc<Answer>),
 }
+
+/// Answers one request; what goes wrong is an answer too.
+pub type Answer = dyn Fn(Request<Incoming>) -> BoxFuture<'static, Response<Full<Bytes>>> + Send + Sync;
 
 impl std::fmt::Debug for Answers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -86,7 +93,8 @@ impl Listener {
             };
             match accepted {
                 Ok((stream, _)) => {
-                    let (tls, bounds, answers, stop) = (self.tls.clone(), self.bounds, self.answers.clone(), stop.clone());
+                    let (tls, bounds, answers, stop) =
+                        (self.tls.clone(), self.bounds, self.answers.clone(), stop.clone());
                     connections.spawn(async move {
                         let _place = place;
                         connection(stream, tls, bounds, answers, stop).await;
@@ -104,16 +112,30 @@ impl Listener {
     }
 }
 
-async fn connection(stream: TcpStream, tls: Option<Tls>, bounds: Bounds, answers: Answers, stop: watch::Receiver<bool>) {
+async fn connection(
+    stream: TcpStream,
+    tls: Option<Tls>,
+    bounds: Bounds,
+    answers: Answers,
+    stop: watch::Receiver<bool>,
+) {
     // Answers are small and written whole: waiting to fill a packet would only delay them.
     let _ = stream.set_nodelay(true);
     match tls {
         None => serve(stream, bounds, answers, stop).await,
-        Some(tls) => match tokio::time::timeout(bounds.header, tls.accept(stream)).await {
-            Ok(Ok(stream)) => serve(stream, bounds, answers, stop).await,
-            Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
-            Err(_) => tracing::debug!("a TLS handshake took too long"),
-        },
+        Some(tls) => {
+            let mut stopping = stop.clone();
+            let handshake = tokio::select! {
+                handshake = tokio::time::timeout(bounds.header, tls.accept(stream)) => handshake,
+                // Nothing was asked yet, so nothing is lost.
+                () = stopped(&mut stopping) => return,
+            };
+            match handshake {
+                Ok(Ok(stream)) => serve(stream, bounds, answers, stop).await,
+                Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+                Err(_) => tracing::debug!("a TLS handshake took too long"),
+            }
+        }
     }
 }
 
@@ -138,7 +160,11 @@ async fn serve(
                 }
             });
             let mut builder = auto::Builder::new(TokioExecutor::new());
-            builder.http1().timer(TokioTimer::new()).header_read_timeout(bounds.header).max_buf_size(64 * 1024);
+            builder
+                .http1()
+                .timer(TokioTimer::new())
+                .header_read_timeout(bounds.header)
+                .max_buf_size(64 * 1024);
             builder
                 .http2()
                 .timer(TokioTimer::new())
@@ -149,7 +175,7 @@ async fn serve(
             let mut connection = pin!(builder.serve_connection(io, service));
             tokio::select! {
                 ended = connection.as_mut() => ended,
-                () = stopped(&mut stop) => {
+                () = stopped_or_old(&mut stop) => {
                     connection.as_mut().graceful_shutdown();
                     connection.await
                 }
@@ -158,7 +184,11 @@ async fn serve(
         Answers::Http1(answer) => {
             let service = service_fn(move |request| {
                 let answer = answer(request);
-                async move { Ok::<_, Infallible>(tokio::time::timeout(bounds.request, answer).await.unwrap_or_else(|_| too_slow())) }
+                async move {
+                    Ok::<_, Infallible>(
+                        tokio::time::timeout(bounds.request, answer).await.unwrap_or_else(|_| too_slow()),
+                    )
+                }
             });
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -184,6 +214,12 @@ async fn serve(
 /// Resolves when the listener is to stop, or whoever could say so is gone; holds no lock.
 async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// As [`stopped`], also when a connection has lived long enough: pings keep one over HTTP/2 open for ever.
+async fn stopped_or_old(stop: &mut watch::Receiver<bool>) {
+    // Either outcome ends the wait.
+    let _ = tokio::time::timeout(LONGEST_LIFE, stopped(stop)).await;
 }
 
 fn too_slow() -> Response<Full<Bytes>> {

@@ -18,7 +18,11 @@ pub fn answers(instrumentation: Arc<Instrumentation>, readiness: Arc<Readiness>)
         let (instrumentation, readiness) = (Arc::clone(&instrumentation), Arc::clone(&readiness));
         Box::pin(async move {
             if !matches!(*request.method(), Method::GET | Method::HEAD) {
-                let mut response = answer(StatusCode::METHOD_NOT_ALLOWED, "text/plain; charset=utf-8", "GET or HEAD\n".to_owned());
+                let mut response = answer(
+                    StatusCode::METHOD_NOT_ALLOWED,
+                    "text/plain; charset=utf-8",
+                    "GET or HEAD\n".to_owned(),
+                );
                 response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
                 return response;
             }
@@ -34,7 +38,11 @@ pub fn answers(instrumentation: Arc<Instrumentation>, readiness: Arc<Readiness>)
                     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
                     answer(status, "application/json", format!("{report}\n"))
                 }
-                _ => answer(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "/metrics, /healthz, /readyz\n".to_owned()),
+                _ => answer(
+                    StatusCode::NOT_FOUND,
+                    "text/plain; charset=utf-8",
+                    "/metrics, /healthz, /readyz\n".to_owned(),
+                ),
             }
         })
     }))

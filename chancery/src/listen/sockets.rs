@@ -50,7 +50,11 @@ impl Handed {
     ///
     /// # Errors
     /// [`Code::Address`] with what to do, if the address can't be had.
-    pub fn take_or_bind(&mut self, name: &str, address: SocketAddr) -> Result<tokio::net::TcpListener, Failure> {
+    pub fn take_or_bind(
+        &mut self,
+        name: &str,
+        address: SocketAddr,
+    ) -> Result<tokio::net::TcpListener, Failure> {
         let socket = match self.0.remove(name) {
             Some(socket) => socket,
             None => bind(address).map_err(|e| refused(name, address, &e))?,
@@ -101,13 +105,18 @@ fn refused(name: &str, address: SocketAddr, error: &io::Error) -> Failure {
         ),
         io::ErrorKind::PermissionDenied => (
             format!("this user may not listen on port {}, which listen.{name} names", address.port()),
-            format!("choose a port from 1024 up with listen.{name} or {variable}, or let systemd hand the socket over"),
+            format!(
+                "choose a port from 1024 up with listen.{name} or {variable}, or let systemd hand the socket over"
+            ),
         ),
         io::ErrorKind::AddrNotAvailable => (
             format!("{} is no address of this machine, but listen.{name} names it", address.ip()),
             format!("set listen.{name} in chancery.toml or {variable} to an address that `ip address` shows"),
         ),
-        _ => (format!("can't listen on {address} for listen.{name}: {error}"), format!("set listen.{name} or {variable}")),
+        _ => (
+            format!("can't listen on {address} for listen.{name}: {error}"),
+            format!("set listen.{name} or {variable}"),
+        ),
     };
     Failure::new(Code::Address, detail, fix)
 }

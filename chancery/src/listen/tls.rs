@@ -15,8 +15,8 @@ use ca_core::pkix::public_key::{PublicKey, spki_from_octets};
 use ca_core::random::SystemRandom;
 use ca_core::signing::KeyAlgorithm;
 use ca_core::store::{
-    Change, Commit, Credential, CredentialKind, Effect, EffectKind, IssuerRecord, Role, Store, StoreError, Topic,
-    Version,
+    Change, Commit, Credential, CredentialKind, Effect, EffectKind, IssuerRecord, Role, Store, StoreError,
+    Topic, Version,
 };
 use ca_core::time::{Clock, Timestamp};
 use rustls::crypto::CryptoProvider;
@@ -97,7 +97,9 @@ impl Tls {
 }
 
 fn provider() -> Arc<CryptoProvider> {
-    CryptoProvider::get_default().cloned().unwrap_or_else(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+    CryptoProvider::get_default()
+        .cloned()
+        .unwrap_or_else(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
 }
 
 /// What is kept on disk: the certificate in use with its key. A stored type; the file has mode 0600.
@@ -332,7 +334,8 @@ fn new_key() -> Result<Vec<u8>, RenewError> {
 fn public_key(pkcs8: &[u8]) -> Result<PublicKey, RenewError> {
     let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, pkcs8)
         .map_err(|e| RenewError::Key(e.to_string()))?;
-    spki_from_octets(KeyAlgorithm::EcP256, key.public_key().as_ref()).map_err(|e| RenewError::Key(e.to_string()))
+    spki_from_octets(KeyAlgorithm::EcP256, key.public_key().as_ref())
+        .map_err(|e| RenewError::Key(e.to_string()))
 }
 
 fn certified(kept: &Kept) -> Result<CertifiedKey, RenewError> {

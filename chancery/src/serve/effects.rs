@@ -83,7 +83,9 @@ pub async fn run(
         }
         metrics.in_flight.set(i64::try_from(in_flight.len()).unwrap_or(i64::MAX));
         let next_try = retries.values().map(|retry| retry.at).min();
-        let timer = next_try.map_or(POLL, |at| at.saturating_duration_since(Instant::now()).clamp(Duration::from_millis(10), POLL));
+        let timer = next_try.map_or(POLL, |at| {
+            at.saturating_duration_since(Instant::now()).clamp(Duration::from_millis(10), POLL)
+        });
         tokio::select! {
             Some(done) = tasks.join_next_with_id() => {
                 let mut done = Some(done);

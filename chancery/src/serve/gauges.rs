@@ -68,8 +68,16 @@ impl AuthorityMetrics {
         registry.register("issuance_stage_seconds", "Time of each stage of an issuance", self.stages.clone());
         registry.register("crls_published", "CRLs signed and published", self.crls.clone());
         registry.register("effects_in_flight", "Effects being carried out", self.effects.in_flight.clone());
-        registry.register("effects_waiting", "Effects that failed and wait for another try", self.effects.waiting.clone());
-        registry.register("effects_failures", "Tries to carry an effect out that failed", self.effects.failures.clone());
+        registry.register(
+            "effects_waiting",
+            "Effects that failed and wait for another try",
+            self.effects.waiting.clone(),
+        );
+        registry.register(
+            "effects_failures",
+            "Tries to carry an effect out that failed",
+            self.effects.failures.clone(),
+        );
     }
 }
 
@@ -98,7 +106,11 @@ impl Instrumentation {
         let (orders, wal_bytes, store_bytes) = (Family::default(), Gauge::default(), Gauge::default());
         registry.register("orders", "ACME orders by stored state", orders.clone());
         registry.register("store_wal_bytes", "Size of the store's write-ahead log", wal_bytes.clone());
-        registry.register("store_bytes", "Size of the store without its write-ahead log", store_bytes.clone());
+        registry.register(
+            "store_bytes",
+            "Size of the store without its write-ahead log",
+            store_bytes.clone(),
+        );
         Self { registry, store, orders, wal_bytes, store_bytes, last_read: Mutex::default() }
     }
 

@@ -63,8 +63,11 @@ impl Ready {
     /// The line that `--json` prints.
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
-        let listen: serde_json::Map<_, _> =
-            self.listen.iter().map(|(name, address)| ((*name).to_owned(), json!(address.to_string()))).collect();
+        let listen: serde_json::Map<_, _> = self
+            .listen
+            .iter()
+            .map(|(name, address)| ((*name).to_owned(), json!(address.to_string())))
+            .collect();
         json!({
             "acme_directory": self.acme_directory,
             "roots_pem": self.roots_pem,
@@ -188,7 +191,9 @@ fn notify(state: NotifyState<'_>) {
 
 /// Becomes true at the first SIGTERM or SIGINT.
 fn stop_signal() -> Result<watch::Receiver<bool>, Failure> {
-    let failed = |e| Failure::new(Code::System, format!("signals can't be waited for: {e}"), "start the program again");
+    let failed = |e| {
+        Failure::new(Code::System, format!("signals can't be waited for: {e}"), "start the program again")
+    };
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let (sender, receiver) = watch::channel(false);

@@ -134,10 +134,13 @@ pub(super) async fn start(
         if let Ok(address) = socket.local_addr() {
             listen.push((name, address));
         }
-        tasks.listeners.spawn(Listener { name, socket, tls, bounds, answers }.serve(stop.requests.subscribe()));
+        tasks
+            .listeners
+            .spawn(Listener { name, socket, tls, bounds, answers }.serve(stop.requests.subscribe()));
     };
     if let Some(socket) = sockets.acme {
-        let (tls, answers) = start_acme(&parts, stores.of(data, Role::Acme)?, &mut tasks, &mut readiness, stop)?;
+        let (tls, answers) =
+            start_acme(&parts, stores.of(data, Role::Acme)?, &mut tasks, &mut readiness, stop)?;
         serve(&mut tasks, "acme", socket, tls, answers);
     }
     match (sockets.pki, sockets.second) {
@@ -145,7 +148,9 @@ pub(super) async fn start(
             serve(&mut tasks, "ocsp", socket, None, pki::answers(responder, None));
             serve(&mut tasks, "crl", second, None, pki::answers(None, publisher));
         }
-        (Some((name, socket)), None) => serve(&mut tasks, name, socket, None, pki::answers(responder, publisher)),
+        (Some((name, socket)), None) => {
+            serve(&mut tasks, name, socket, None, pki::answers(responder, publisher))
+        }
         (None, _) => {}
     }
     let store = stores.of(data, roles.first().copied().unwrap_or(Role::Ca))?;
@@ -259,11 +264,16 @@ async fn start_ca(
     ));
     let unusable = |what: &'static str| {
         move |e: std::io::Error| {
-            Failure::new(Code::System, format!("the {what} socket can't be made: {e}"), "check the modes of run/ in the data directory; its path may have at most 100 bytes")
+            Failure::new(
+                Code::System,
+                format!("the {what} socket can't be made: {e}"),
+                "check the modes of run/ in the data directory; its path may have at most 100 bytes",
+            )
         }
     };
     let peers = peers(parts.data, parts.config)?;
-    let server = CommitServer::bind(parts.data.path(), Sharing::detect(), peers).map_err(unusable("store"))?;
+    let server =
+        CommitServer::bind(parts.data.path(), Sharing::detect(), peers).map_err(unusable("store"))?;
     let mut stopping = stop.work.subscribe();
     tasks.workers.spawn(server.serve(Arc::clone(writer), async move {
         // A sender that is gone says the same.
@@ -397,7 +407,11 @@ fn start_acme(
         let directory = parts.data.role_directory(Role::Acme)?;
         let certificate = Arc::new(Current::default());
         let failed = |e: &dyn std::fmt::Display| {
-            Failure::new(Code::System, format!("TLS can't be set up: {e}"), "report this with the program's version")
+            Failure::new(
+                Code::System,
+                format!("TLS can't be set up: {e}"),
+                "report this with the program's version",
+            )
         };
         tls = Some(Tls::new(Arc::clone(&certificate)).map_err(|e| failed(&e))?);
         let keeper = Keeper {
@@ -434,8 +448,7 @@ fn start_acme(
 fn acme_service(parts: &Parts<'_>, store: Arc<dyn Store>) -> Result<Service, Failure> {
     let mut validators = BTreeMap::new();
     for directory in parts.config.acme.directories().map_err(configuration)? {
-        let prober = NetworkProber::new(directory.prober)
-        .map_err(configuration)?;
+        let prober = NetworkProber::new(directory.prober).map_err(configuration)?;
         let validator = Validator::new(Arc::new(prober), Arc::clone(&parts.clock));
         validators.insert(directory.policy.directory, Arc::new(validator));
     }
@@ -450,5 +463,9 @@ fn acme_service(parts: &Parts<'_>, store: Arc<dyn Store>) -> Result<Service, Fai
 }
 
 fn configuration(error: impl std::fmt::Display) -> Failure {
-    Failure::new(Code::Configuration, error, "correct it in chancery.toml, or the CHANCERY__ variable that sets it")
+    Failure::new(
+        Code::Configuration,
+        error,
+        "correct it in chancery.toml, or the CHANCERY__ variable that sets it",
+    )
 }

@@ -17,7 +17,7 @@ use e2e::load::http01::Http01;
 use e2e::load::level::{self, Bounds, Outcome, Subscriber};
 use e2e::load::machine::{Machine, cpu};
 use e2e::load::ocsp::Question;
-use e2e::load::report::{Report, Row, Used};
+use e2e::load::report::{Report, Row, StoreWork, Used};
 use hyper::Method;
 use tokio::runtime::{Builder, Runtime};
 
@@ -88,13 +88,14 @@ struct Bench {
 }
 
 fn run(options: &Options) -> Result<()> {
-    let steps = options.clients.len() + 2 * OCSP_CONNECTIONS.len() + 2;
+    let steps = options.clients.len() + 2 * OCSP_CONNECTIONS.len() + 3;
     let mut progress = Progress { done: 0, steps };
     progress.step("starting chancery");
     let bench = Bench::start()?;
     let data = bench.chancery.data();
+    let directory = data.parent().context("the data directory has no parent")?;
     progress.step("disk and processor");
-    let machine = Machine::measure(data.parent().context("the data directory has no parent")?)?;
+    let machine = Machine::measure(directory)?;
 
     let warm_up = bench.orders("warm-up", 1, Bounds { count: WARM_UP, ..options.orders })?.0;
     if let Some(error) = warm_up.errors.first() {
@@ -123,13 +124,15 @@ fn run(options: &Options) -> Result<()> {
             ocsp.push(Row::new(method.as_str(), connections, &outcome, used));
         }
     }
+    progress.step("disk and processor again");
+    let machine_after = (&Machine::measure(directory)?).into();
     progress.end();
 
     let subject = format!(
         "Chancery, release build, software P-256 keys, data under {}",
         std::env::temp_dir().display()
     );
-    let report = Report { subject, machine: (&machine).into(), orders, ocsp };
+    let report = Report { subject, machine: (&machine).into(), machine_after, orders, ocsp };
     bench.stop()?;
     if options.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
@@ -142,7 +145,9 @@ fn run(options: &Options) -> Result<()> {
 
 impl Bench {
     fn start() -> Result<Self> {
-        let chancery = Chancery::start(&Settings::with(Keys::Software))?;
+        // The harness prints the log when it is dropped: only what is wrong is of interest here.
+        let settings = Settings::with(Keys::Software).set("CHANCERY_LOG", "warn");
+        let chancery = Chancery::start(&settings)?;
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let ready = chancery.ready()?;
         let directory = runtime.block_on(Directory::read(&ready.acme_directory, Some(&ready.roots_pem)))?;
@@ -159,23 +164,31 @@ impl Bench {
     /// What `work` saw, and what it cost the server and us.
     fn measure(&self, work: impl FnOnce() -> Outcome) -> Result<(Outcome, Used)> {
         let server = self.chancery.process_id().context("chancery is not running")?;
-        let before = (self.syncs(), cpu(server)?, cpu(std::process::id())?);
+        let before = (self.store(), cpu(server)?, cpu(std::process::id())?);
         let outcome = work();
-        let after = (cpu(std::process::id())?, cpu(server)?, self.syncs());
+        let after = (cpu(std::process::id())?, cpu(server)?, self.store());
         let used = Used {
             server_cpu: after.1.saturating_sub(before.1),
             own_cpu: after.0.saturating_sub(before.2),
-            syncs: before.0.zip(after.2).map(|(before, after)| after - before),
+            store: before.0.zip(after.2).map(|(before, after)| after.since(before)),
         };
         Ok((outcome, used))
     }
 
-    /// The transactions that the store has synced so far: the number of batches in its histogram.
-    fn syncs(&self) -> Option<f64> {
+    /// What the store has done so far, from the metrics; a transaction is one entry of the batch histogram.
+    fn store(&self) -> Option<StoreWork> {
         let answer = http::get(&format!("{}/metrics", self.chancery.metrics_url().ok()?)).ok()?;
         let text = String::from_utf8(answer.body).ok()?;
-        let line = text.lines().find_map(|line| line.split_once("store_commit_batch_size_count"))?.1;
-        line.rsplit(' ').next()?.parse().ok()
+        let sum = |metric: &str| {
+            let mut values = text.lines().filter_map(|line| {
+                let labels = line.strip_prefix(metric)?;
+                labels.starts_with([' ', '{']).then(|| labels.rsplit(' ').next()?.parse::<f64>().ok())?
+            });
+            let first = values.next()?;
+            Some(values.fold(first, |sum, value| sum + value))
+        };
+        let (commits, reads) = (sum("chancery_store_commits_total")?, sum("chancery_store_reads_total")?);
+        Some(StoreWork { syncs: sum("chancery_store_commit_batch_size_count")?, commits, reads })
     }
 
     /// Stops the server; a log of the whole run is of interest only if it did not go well.

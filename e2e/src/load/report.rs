@@ -13,8 +13,10 @@ use super::machine::{Machine, rate};
 pub struct Report {
     /// What was measured: program, keys, directory.
     pub subject: String,
-    /// What the machine can do.
+    /// What the machine can do, measured before everything else.
     pub machine: MachineRow,
+    /// The same, measured again after everything else: if it differs, something else kept the machine busy.
+    pub machine_after: MachineRow,
     /// http-01 orders by number of clients.
     pub orders: Vec<Row>,
     /// OCSP requests by method and number of connections.
@@ -49,9 +51,9 @@ pub struct Row {
     server_cpu_us: f64,
     /// CPU of the load generator for one.
     own_cpu_us: f64,
-    /// Transactions that the store synced for one; other work of the server in that time included.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    syncs: Option<f64>,
+    /// What the store did for one; other work of the server in that time included.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    store: Option<StoreWork>,
     errors: Vec<String>,
 }
 
@@ -62,8 +64,35 @@ pub struct Used {
     pub server_cpu: Duration,
     /// CPU of the load generator.
     pub own_cpu: Duration,
-    /// Transactions that the store synced, if the server tells.
-    pub syncs: Option<f64>,
+    /// Work of the store, if the server tells.
+    pub store: Option<StoreWork>,
+}
+
+/// Work of the server's store.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct StoreWork {
+    /// Transactions, each made durable by a sync.
+    pub syncs: f64,
+    /// Commits, many of which may share a transaction.
+    pub commits: f64,
+    /// Reads.
+    pub reads: f64,
+}
+
+impl StoreWork {
+    /// What was done since `before`.
+    #[must_use]
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            syncs: self.syncs - before.syncs,
+            commits: self.commits - before.commits,
+            reads: self.reads - before.reads,
+        }
+    }
+
+    fn each(self, count: f64) -> Self {
+        Self { syncs: self.syncs / count, commits: self.commits / count, reads: self.reads / count }
+    }
 }
 
 impl From<&Machine> for MachineRow {
@@ -97,9 +126,19 @@ impl Row {
             requests_each: outcome.requests as f64 / all,
             server_cpu_us: used.server_cpu.as_secs_f64() * 1e6 / all,
             own_cpu_us: used.own_cpu.as_secs_f64() * 1e6 / all,
-            syncs: used.syncs.map(|syncs| syncs / all),
+            store: used.store.map(|store| store.each(all)),
             errors: outcome.errors.iter().take(5).cloned().collect(),
         }
+    }
+}
+
+impl MachineRow {
+    /// Whether a rate fell or rose by more than a quarter.
+    fn differs(&self, other: &Self) -> bool {
+        let apart = |one: f64, other: f64| one.min(other) < 0.75 * one.max(other);
+        apart(self.syncs_per_second, other.syncs_per_second)
+            || apart(self.signs_per_second, other.signs_per_second)
+            || apart(self.verifies_per_second, other.verifies_per_second)
     }
 }
 
@@ -113,19 +152,23 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let machine = &self.machine;
-        writeln!(f, "{}\n{}\n", self.subject, machine.processor)?;
-        writeln!(
-            f,
-            "fsync of 4 KiB {:>12.0} /s, p50 {:.2} ms, p99 {:.2} ms",
-            machine.syncs_per_second, machine.sync_p50_ms, machine.sync_p99_ms
-        )?;
-        writeln!(f, "P-256 sign     {:>12.0} /s on one core", machine.signs_per_second)?;
-        writeln!(f, "P-256 verify   {:>12.0} /s on one core", machine.verifies_per_second)?;
+        writeln!(f, "{}\n{}\n", self.subject, self.machine.processor)?;
+        writeln!(f, "{:<16}{:>10}{:>10}", "a second", "before", "after")?;
+        for (name, value) in [
+            ("fsync of 4 KiB", (|row| row.syncs_per_second) as fn(&MachineRow) -> f64),
+            ("P-256 sign", |row| row.signs_per_second),
+            ("P-256 verify", |row| row.verifies_per_second),
+        ] {
+            writeln!(f, "{name:<16}{:>10.0}{:>10.0}", value(&self.machine), value(&self.machine_after))?;
+        }
+        if self.machine.differs(&self.machine_after) {
+            writeln!(f, "The machine was not quiet: compare with no other run.")?;
+        }
 
+        writeln!(f, "\n{:>58} each order: {:>20} {:>14}", "", "store", "CPU ms")?;
         writeln!(
             f,
-            "\n{:<8}{:>8}{:>8}{:>8}{:>10}{:>9}{:>9}{:>10}{:>8}{:>13}{:>12}",
+            "{:<8}{:>8}{:>8}{:>8}{:>10}{:>9}{:>9}{:>10}{:>9}{:>7}{:>7}{:>8}{:>7}",
             "orders",
             "clients",
             "done",
@@ -134,14 +177,19 @@ impl fmt::Display for Report {
             "p50 ms",
             "p99 ms",
             "requests",
+            "commits",
             "syncs",
-            "server CPU ms",
-            "own CPU ms"
+            "reads",
+            "server",
+            "own"
         )?;
         for row in &self.orders {
+            let store = |value: fn(StoreWork) -> f64| {
+                row.store.map_or_else(|| "-".to_owned(), |store| format!("{:.2}", value(store)))
+            };
             writeln!(
                 f,
-                "{:<8}{:>8}{:>8}{:>8}{:>10.1}{:>9.1}{:>9.1}{:>10.2}{:>8}{:>13.2}{:>12.2}",
+                "{:<8}{:>8}{:>8}{:>8}{:>10.1}{:>9.1}{:>9.1}{:>10.2}{:>9}{:>7}{:>7}{:>8.2}{:>7.2}",
                 row.kind,
                 row.clients,
                 row.done,
@@ -150,28 +198,23 @@ impl fmt::Display for Report {
                 row.p50_ms,
                 row.p99_ms,
                 row.requests_each,
-                row.syncs.map_or_else(|| "-".to_owned(), |syncs| format!("{syncs:.2}")),
+                store(|store| store.commits),
+                store(|store| store.syncs),
+                store(|store| store.reads),
                 row.server_cpu_us / 1000.0,
                 row.own_cpu_us / 1000.0,
             )?;
         }
+        writeln!(f, "\n{:>60} CPU s per 10,000", "")?;
         writeln!(
             f,
-            "\n{:<8}{:>8}{:>8}{:>8}{:>10}{:>9}{:>9}   {:>28}{:>12}",
-            "OCSP",
-            "clients",
-            "done",
-            "failed",
-            "asked/s",
-            "p50 ms",
-            "p99 ms",
-            "server CPU s per 10,000",
-            "own"
+            "{:<8}{:>8}{:>8}{:>8}{:>10}{:>9}{:>9}{:>8}{:>8}",
+            "OCSP", "clients", "done", "failed", "asked/s", "p50 ms", "p99 ms", "server", "own"
         )?;
         for row in &self.ocsp {
             writeln!(
                 f,
-                "{:<8}{:>8}{:>8}{:>8}{:>10.0}{:>9.2}{:>9.2}   {:>28.2}{:>12.2}",
+                "{:<8}{:>8}{:>8}{:>8}{:>10.0}{:>9.2}{:>9.2}{:>8.2}{:>8.2}",
                 row.kind,
                 row.clients,
                 row.done,

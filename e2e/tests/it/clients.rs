@@ -37,7 +37,7 @@ impl Scene {
         // Nobody listens on ::1: one family that answers is enough.
         dns.add("www.example.test", Data::Aaaa(Ipv6Addr::LOCALHOST));
         dns.add("alias.example.test", Data::Cname("www.example.test".into()));
-        // Every CA may issue: an empty property of a tag that nobody knows says nothing.
+        // Says nothing about who may issue (RFC 8659 §4.1).
         dns.add(
             "www.example.test",
             Data::Caa(false, "contactemail".into(), "hostmaster@example.test".into()),

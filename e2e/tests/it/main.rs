@@ -1,6 +1,11 @@
 //! End-to-end tests: Chancery as its users meet it, judged by software that its authors did not write.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking, also in the functions that tests share")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking, also in the functions that tests share"
+)]
 
 /// Makes a test of each function, once with keys in files and once with keys in a SoftHSM token.
 macro_rules! on_both_key_backends {

@@ -1,7 +1,8 @@
 //! What an operator can get wrong before the program serves: each ends at once, with what is wrong and what to do.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -90,12 +91,21 @@ fn a_data_directory_that_can_t_be_used_is_named() {
 
     // Modes don't stop root, a read-only file system does.
     let mount = geteuid().is_root().then(|| Mount::tmpfs(&data, "ro"));
+    let parent = data.parent().unwrap();
     if mount.is_none() {
-        fs::set_permissions(&data, std::os::unix::fs::PermissionsExt::from_mode(0o555)).unwrap();
+        fs::remove_dir(&data).unwrap();
+        fs::set_permissions(parent, Permissions::from_mode(0o555)).unwrap();
     }
     let refusal = up(&chancery);
+    if mount.is_none() {
+        fs::set_permissions(parent, Permissions::from_mode(0o700)).unwrap();
+    }
     refusal.expect("data_directory", &[data.to_str().unwrap()]);
-    assert!(["Permission denied", "Read-only"].iter().any(|cause| refusal.detail.contains(cause)), "{}", refusal.detail);
+    assert!(
+        ["Permission denied", "Read-only"].iter().any(|cause| refusal.detail.contains(cause)),
+        "{}",
+        refusal.detail
+    );
 }
 
 #[test]
@@ -121,7 +131,6 @@ fn a_wrong_pin_and_a_missing_token_are_named_and_do_no_harm() {
         let token = chancery.token().unwrap();
         (token.pin_file(), token.tokens())
     };
-    // How often the program tries a wrong PIN is how often it is told that it is wrong.
     let up = |chancery: &Chancery, module: &str, label: &str| {
         let pin = pin_file.to_str().unwrap();
         let arguments = ["up", "--key-backend", "pkcs11", "--pkcs11-module", module, "--pkcs11-token", label];
@@ -154,7 +163,8 @@ fn a_wrong_pin_and_a_missing_token_are_named_and_do_no_harm() {
     let root = chancery.ready().unwrap().root_sha256.clone();
     chancery.stop().unwrap();
     fs::write(&pin_file, wrong).unwrap();
-    up(&chancery, MODULE, Token::LABEL).expect("keys", &["PIN"]);
+    let error = chancery.restart().unwrap_err().to_string();
+    assert!(error.contains("\"code\":\"keys\"") && error.contains("PIN"), "{error}");
     fs::write(&pin_file, Token::PIN).unwrap();
     chancery.restart().unwrap();
     assert_eq!(chancery.ready().unwrap().root_sha256, root);
@@ -177,11 +187,14 @@ fn an_init_for_service_admits_nothing_until_it_is_told_what() {
     for line in ["allowed_names = []", "external_account_required = false", "wildcards = false"] {
         assert!(written.contains(line), "{written}");
     }
-    let again = chancery.cli_finished(&["init", "--public-url", "https://ca.example.org:8443", "--json"]).unwrap();
+    let again =
+        chancery.cli_finished(&["init", "--public-url", "https://ca.example.org:8443", "--json"]).unwrap();
     Refusal::of(&again).expect("already_initialised", &[chancery.data().to_str().unwrap(), "serve"]);
     // No command is answered with silence or a panic when there is nothing to answer from.
     let empty = Chancery::prepare(&Settings::with(Keys::Software)).unwrap();
-    for arguments in [["certificate", "list", "--json"], ["root", "list", "--json"], ["serve", "--json", "--only=ocsp"]] {
+    for arguments in
+        [["certificate", "list", "--json"], ["root", "list", "--json"], ["serve", "--json", "--only=ocsp"]]
+    {
         let finished = empty.cli_finished(&arguments).unwrap();
         Refusal::of(&finished).expect("not_initialised", &["chancery up", "chancery init"]);
     }
@@ -209,5 +222,5 @@ impl Drop for Mount {
 
 fn write_secret(path: &Path, content: &str) {
     fs::write(path, content).unwrap();
-    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
 }

@@ -22,7 +22,8 @@ pub fn expect_good(case: &Case, issued: &Issued, host: Option<&str>) {
     case.gnutls_verify(&crls, host).unwrap();
     let mut findings = judges::pkilint(Document::Certificate, &issued.certificate).unwrap();
     // RFC 5280 §4.2.1.6 leaves names with wildcards to those who use them (RFC 9525 §6.3); its linter knows none.
-    findings.retain(|finding| !(finding.contains("pkix.invalid_domain_name_syntax") && finding.contains("\"*.")));
+    findings
+        .retain(|finding| !(finding.contains("pkix.invalid_domain_name_syntax") && finding.contains("\"*.")));
     assert_eq!(findings, NO_FINDINGS);
     assert_eq!(judges::pkilint_der(Document::Crl, &crls[0]).unwrap(), NO_FINDINGS);
     assert_eq!(judges::pkilint_der(Document::AuthorityCrl, &crls[1]).unwrap(), NO_FINDINGS);

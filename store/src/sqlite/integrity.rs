@@ -23,7 +23,9 @@ const FAULTS: u32 = 5;
 /// [`StoreError::Corrupt`] with the first faults; [`StoreError::Busy`] if no copy can be made now.
 pub fn check_copy(data_dir: &Path, scratch: &Path) -> Result<(), StoreError> {
     let copy = scratch.join(format!(".integrity-check-{}.db", std::process::id()));
-    let busy = |why: &dyn std::fmt::Display| StoreError::Busy(format!("no copy can be made in {}: {why}", scratch.display()));
+    let busy = |why: &dyn std::fmt::Display| {
+        StoreError::Busy(format!("no copy can be made in {}: {why}", scratch.display()))
+    };
     match fs::remove_file(&copy) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(busy(&error)),
         _ => {}
@@ -51,4 +53,31 @@ fn faults_of_copy(store: &Path, copy: &Path) -> Result<Vec<String>, StoreError> 
     };
     let lines = check().map_err(|error| StoreError::Corrupt(error.to_string()))?;
     Ok(lines.into_iter().filter(|line| line != "ok").collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Seek, SeekFrom, Write};
+
+    use super::super::{Writer, WriterOptions};
+    use super::*;
+
+    #[test]
+    fn a_damaged_page_is_found_and_the_copy_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(Writer::open(dir.path(), WriterOptions::default()).unwrap());
+        let scratch = tempfile::tempdir().unwrap();
+        assert_eq!(check_copy(dir.path(), scratch.path()), Ok(()));
+
+        // What the log holds goes into the main file, where a page in its middle is then written over.
+        let file = dir.path().join(FILE);
+        let connection = Connection::open(&file).unwrap();
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+        drop(connection);
+        let mut bytes = OpenOptions::new().write(true).open(&file).unwrap();
+        bytes.seek(SeekFrom::Start(3 * 4096)).unwrap();
+        bytes.write_all(&[0xff; 4096]).unwrap();
+        assert!(matches!(check_copy(dir.path(), scratch.path()), Err(StoreError::Corrupt(_))));
+        assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 0);
+    }
 }
