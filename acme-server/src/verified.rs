@@ -17,6 +17,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 
 use crate::config::Config;
 use crate::jose::{AccountKey, FlattenedJws, JwsError, KeyReference};
@@ -304,9 +305,10 @@ pub(crate) struct Json<T>(pub(crate) T);
 
 impl<T: DeserializeOwned> Payload for Json<T> {
     fn read(payload: &[u8]) -> Result<Self, Problem> {
-        serde_json::from_slice(payload)
-            .map(Self)
-            .map_err(|why| Problem::malformed(format!("the payload: {why}")))
+        let malformed = |why| Problem::malformed(format!("the payload: {why}"));
+        // Read as an object first: into a struct, serde would also read an array, member by member.
+        let members: Map<String, Value> = serde_json::from_slice(payload).map_err(malformed)?;
+        serde_json::from_value(Value::Object(members)).map(Self).map_err(malformed)
     }
 }
 

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -339,6 +340,8 @@ impl Drop for Chancery {
         if !log.is_empty() {
             eprintln!("--- log of chancery\n{log}");
         }
+        // Whatever a test is about, a panic of the program fails it.
+        assert!(thread::panicking() || !self.log().contains("panicked at"), "the program panicked");
     }
 }
 

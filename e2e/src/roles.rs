@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -358,6 +359,8 @@ impl Drop for Roles {
         self.processes.clear();
         // Test runners show this for failed tests only.
         eprintln!("--- log of the roles\n{}", self.log());
+        // Whatever a test is about, a panic of the program fails it.
+        assert!(thread::panicking() || !self.log().contains("panicked at"), "the program panicked");
     }
 }
 
