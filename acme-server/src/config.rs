@@ -37,8 +37,6 @@ pub struct Config {
     /// The URL of a page about this CA.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub website: Option<String>,
-    /// The domain names that this CA takes as its own in CAA records (RFC 8659).
-    pub caa_identities: Vec<String>,
     /// Whether new accounts need an external account binding. Not offered in this version: only `false` is accepted.
     pub external_account_required: bool,
     /// Until when an order can be finalized, in seconds.
@@ -91,7 +89,6 @@ pub struct DirectoryConfig {
     pub challenges: Option<Vec<String>>,
     pub terms_of_service: Option<String>,
     pub website: Option<String>,
-    pub caa_identities: Option<Vec<String>>,
     pub external_account_required: Option<bool>,
     pub order_lifetime_seconds: Option<u64>,
     pub authorization_lifetime_seconds: Option<u64>,
@@ -119,7 +116,6 @@ impl Default for Config {
             challenges: ChallengeType::ALL.iter().map(|kind| kind.name().to_owned()).collect(),
             terms_of_service: None,
             website: None,
-            caa_identities: Vec::new(),
             external_account_required: false,
             order_lifetime_seconds: week,
             authorization_lifetime_seconds: week,
@@ -157,8 +153,6 @@ pub struct DirectorySettings {
     pub terms_of_service: Option<String>,
     /// The URL of a page about this CA.
     pub website: Option<String>,
-    /// The CA's names in CAA records.
-    pub caa_identities: Vec<String>,
     /// How validation reaches out.
     pub prober: ProberConfig,
 }
@@ -300,7 +294,6 @@ impl Config {
             },
             terms_of_service: url((terms, key("terms_of_service", own.terms_of_service.is_some())))?,
             website: url((website, key("website", own.website.is_some())))?,
-            caa_identities: value!(caa_identities).0.clone(),
             prober,
         })
     }

@@ -20,7 +20,6 @@ pub(crate) async fn show(InDirectory(directory): InDirectory) -> Response {
         meta: Meta {
             terms_of_service: settings.terms_of_service.clone(),
             website: settings.website.clone(),
-            caa_identities: settings.caa_identities.clone(),
             profiles: profiles
                 .iter()
                 .map(|name| (name.to_string(), format!("the certificate profile '{name}'")))

@@ -22,8 +22,6 @@ pub(crate) struct Meta {
     pub(crate) terms_of_service: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) website: Option<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) caa_identities: Vec<String>,
     /// Name and description of each profile that an order can ask for (draft-ietf-acme-profiles).
     pub(crate) profiles: BTreeMap<String, String>,
 }

@@ -299,8 +299,11 @@ impl Space {
 }
 
 /// Whether a commit is taken although the disk is nearly full: it revokes, or finishes what was begun before.
+///
+/// An empty commit asks whether the store takes new work, so it is refused.
 fn goes_on_when_full(commit: &Commit) -> bool {
-    commit.changes.iter().all(|change| match change {
+    let asks = commit.changes.is_empty() && commit.effects.is_empty() && commit.audit.is_empty();
+    !asks && commit.changes.iter().all(|change| match change {
         Change::RevokeCertificate { .. }
         | Change::AbandonCertificate { .. }
         | Change::IssueCertificate { .. }

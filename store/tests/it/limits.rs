@@ -42,6 +42,8 @@ async fn below_the_watermark_only_revocation_goes_on() {
         change(Change::PutAuthorization(authorizations[0].clone())),
         reserve(&certificate("issuing-1", 0, &[])),
         mixed,
+        // The question whether new work is taken.
+        Commit::default(),
     ] {
         assert!(matches!(store.commit(commit).await, Err(StoreError::Full(_))));
     }
