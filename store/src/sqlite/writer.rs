@@ -303,22 +303,23 @@ impl Space {
 /// An empty commit asks whether the store takes new work, so it is refused.
 fn goes_on_when_full(commit: &Commit) -> bool {
     let asks = commit.changes.is_empty() && commit.effects.is_empty() && commit.audit.is_empty();
-    !asks && commit.changes.iter().all(|change| match change {
-        Change::RevokeCertificate { .. }
-        | Change::AbandonCertificate { .. }
-        | Change::IssueCertificate { .. }
-        | Change::ReserveCrl { .. }
-        | Change::PublishCrl(_)
-        | Change::EffectDone(_)
-        | Change::BlockKey { .. } => true,
-        Change::PutOrder(order) => {
-            matches!(order.state, OrderState::Valid { .. } | OrderState::Failed { .. })
-        }
-        // The end of a reservation, as IssueCertificate is.
-        Change::PutCredential(credential) => credential.certificate.is_some(),
-        Change::PutAccount(_)
-        | Change::PutAuthorization(_)
-        | Change::ReserveCertificate(_)
-        | Change::PutIssuer(_) => false,
-    })
+    !asks
+        && commit.changes.iter().all(|change| match change {
+            Change::RevokeCertificate { .. }
+            | Change::AbandonCertificate { .. }
+            | Change::IssueCertificate { .. }
+            | Change::ReserveCrl { .. }
+            | Change::PublishCrl(_)
+            | Change::EffectDone(_)
+            | Change::BlockKey { .. } => true,
+            Change::PutOrder(order) => {
+                matches!(order.state, OrderState::Valid { .. } | OrderState::Failed { .. })
+            }
+            // The end of a reservation, as IssueCertificate is.
+            Change::PutCredential(credential) => credential.certificate.is_some(),
+            Change::PutAccount(_)
+            | Change::PutAuthorization(_)
+            | Change::ReserveCertificate(_)
+            | Change::PutIssuer(_) => false,
+        })
 }
