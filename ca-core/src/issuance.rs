@@ -229,8 +229,8 @@ pub fn approve_order(
 /// Why no to-be-signed certificate came to be.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum BuildError {
-    /// The issuer's certificate ends before the new one would begin: rotate the issuer.
-    #[error("the issuer '{issuer}' ends at {not_after}: create a new issuing CA")]
+    /// The issuer's certificate has ended; a CA's end is known years before, and it needs a successor by then.
+    #[error("the certificate of the issuer '{issuer}' ended at {not_after}: it can't sign any more")]
     IssuerEnds {
         /// The issuer.
         issuer: IssuerId,

@@ -115,11 +115,12 @@ fn locate(path: &Path, data_dir: &Path, credentials: Option<&Path>) -> PathBuf {
 fn read_secret(path: &Path) -> Result<SecretString, KeyError> {
     let shown = path.display();
     let failed = |e: std::io::Error| KeyError::Failed(format!("can't read the secret file {shown}: {e}"));
-    let file = File::open(path).map_err(failed)?;
-    let metadata = file.metadata().map_err(failed)?;
-    if !metadata.is_file() {
+    // Before it is opened: a pipe would wait for its writer.
+    if !fs::metadata(path).map_err(failed)?.is_file() {
         return Err(KeyError::Failed(format!("the secret file {shown} is not a regular file")));
     }
+    let file = File::open(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
     // Group read is allowed: credentials and mounted secrets arrive as 0440.
     let mode = metadata.permissions().mode() & 0o777;
     if mode & 0o027 != 0 {

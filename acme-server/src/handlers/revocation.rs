@@ -36,7 +36,10 @@ pub(crate) async fn revoke(
     let reason = reason(asked)?;
     let record = find(&app, &asked.certificate.0).await?;
     let requested_by = authorize(&app, &request.signer, &record, request.now).await?;
-    require_not_revoked(&record.state)?;
+    // Of one that is revoked already, the CA still blocks a key that is now said to be compromised.
+    if reason != RevocationReason::KeyCompromise {
+        require_not_revoked(&record.state)?;
+    }
 
     let certificate = record.id.clone();
     let effect = Effect {
@@ -45,6 +48,7 @@ pub(crate) async fn revoke(
     };
     let topic = Topic::Certificate(certificate.clone());
     app.store.commit(Commit { effects: vec![effect], ..Commit::default() }).await?;
+    require_not_revoked(&record.state)?;
     let state = app
         .outcome(
             &topic,

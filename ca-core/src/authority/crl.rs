@@ -14,7 +14,7 @@ use crate::store::{
 };
 use crate::time::Timestamp;
 
-use super::{ATTEMPTS, Authority, AuthorityError, event};
+use super::{ATTEMPTS, Authority, AuthorityError, event, require_alive};
 
 /// How many waiting effects one publication looks through for others that it answers as well.
 const EFFECTS_READ: u32 = 1000;
@@ -40,6 +40,7 @@ impl Authority {
     async fn try_publish_crl(&self, id: &IssuerId, shard: u32) -> Result<(), AuthorityError> {
         let now = self.signing_time()?;
         let issuer = self.issuer(id).await?;
+        require_alive(&issuer, now)?;
         // Read before the rows, so that no effect is ended whose revocation was not seen.
         let answered = self.waiting_for(id, shard).await?;
         let before = self.store.crl(id.clone(), shard).await?;

@@ -242,11 +242,12 @@ impl Authority {
     /// # Errors
     /// The first issuer whose key does not sign.
     pub async fn health(&self) -> Result<(), AuthorityError> {
-        self.signing_time()?;
+        let now = self.signing_time()?;
         let mut checked = 0;
         for record in self.store.issuers().await? {
             if record.state == IssuerState::Active && record.kind == IssuerKind::Issuing {
                 let issuer = self.issuer(&record.id).await?;
+                require_alive(&issuer, now)?;
                 // Can't be mistaken for anything signed: no DER structure begins so.
                 sign_verified(issuer.key(), b"chancery readiness").await?;
                 checked += 1;
@@ -334,6 +335,15 @@ impl Authority {
 /// An event of the CA itself.
 fn event(now: Timestamp, action: Action) -> AuditEvent {
     AuditEvent { at: now, actor: Actor::Authority, action }
+}
+
+/// An issuer whose certificate has ended signs nothing: relying parties would not accept it.
+fn require_alive(issuer: &Issuer, now: Timestamp) -> Result<(), BuildError> {
+    let not_after = issuer.certificate().not_after;
+    if not_after > now {
+        return Ok(());
+    }
+    Err(BuildError::IssuerEnds { issuer: issuer.record().id.clone(), not_after })
 }
 
 /// A profile name that is known to be one.

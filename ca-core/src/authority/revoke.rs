@@ -4,7 +4,7 @@ use thiserror::Error;
 
 use crate::acme::{Authorization, AuthorizationStatus};
 use crate::audit::{Action, Actor, AuditEvent};
-use crate::id::{AccountId, EffectId};
+use crate::id::{AccountId, EffectId, IssuerId};
 use crate::revocation::RevocationReason;
 use crate::store::{
     CertificateId, CertificateRecord, CertificateState, Change, Commit, EffectKind, Origin, Revocation,
@@ -26,6 +26,16 @@ pub enum RevokeError {
     /// It is not signed yet.
     #[error("the certificate '{0}' is being issued: try again in a moment")]
     NotIssued(CertificateId),
+    /// It is the certificate of a CA of ours, which would go on issuing all the same.
+    #[error(
+        "'{certificate}' is the certificate of the issuer '{issuer}': revoking it would not stop that issuer"
+    )]
+    OfIssuer {
+        /// Which certificate.
+        certificate: CertificateId,
+        /// Whose.
+        issuer: IssuerId,
+    },
     /// The store or the clock stands in the way.
     #[error(transparent)]
     Authority(#[from] AuthorityError),
@@ -65,10 +75,16 @@ impl Authority {
             let now = self.clock.now();
             let record =
                 self.store.certificate(id.clone()).await?.ok_or_else(|| RevokeError::NotFound(id.clone()))?;
+            if let Origin::Issuer(issuer) = record.origin {
+                return Err(RevokeError::OfIssuer { certificate: id, issuer });
+            }
             match record.state {
                 CertificateState::Issued { .. } => {}
                 CertificateState::Reserved => return Err(RevokeError::NotIssued(id)),
                 CertificateState::Revoked { .. } | CertificateState::Abandoned { .. } => {
+                    if reason == RevocationReason::KeyCompromise {
+                        self.block_key(&record, &actor, now).await?;
+                    }
                     return Err(RevokeError::AlreadyRevoked(id));
                 }
             }
@@ -78,6 +94,24 @@ impl Authority {
             }
         }
         Err(StoreError::Conflict.into())
+    }
+
+    /// Blocks the key of a certificate that was revoked for another reason before its key was known as compromised.
+    async fn block_key(
+        &self,
+        record: &CertificateRecord,
+        actor: &Actor,
+        now: Timestamp,
+    ) -> Result<(), RevokeError> {
+        if self.store.is_key_blocked(record.key).await? {
+            return Ok(());
+        }
+        let commit = Commit {
+            changes: vec![compromised(record, now)],
+            audit: vec![blocked(record, actor, now)],
+            ..Commit::default()
+        };
+        Ok(self.store.commit(commit).await?)
     }
 
     fn revocation(
@@ -94,9 +128,8 @@ impl Authority {
         let mut changes = vec![Change::RevokeCertificate { id: id.clone(), revocation }];
         let mut audit = vec![event(Action::CertificateRevoked { certificate: id.clone(), reason })];
         if reason == RevocationReason::KeyCompromise {
-            let detail = format!("certificate {id} was revoked for keyCompromise");
-            audit.push(event(Action::KeyBlocked { key: record.key, detail: detail.clone() }));
-            changes.push(Change::BlockKey { key: record.key, at: now, detail });
+            changes.push(compromised(record, now));
+            audit.push(blocked(record, &actor, now));
         }
         changes.extend(done.map(Change::EffectDone));
         let publish = EffectKind::PublishCrl { issuer: id.issuer, shard: record.shard };
@@ -124,7 +157,9 @@ impl Authority {
         }
         match self.revoke_and(id, reason, actor, Some(effect)).await {
             Ok(()) => Ok(()),
-            Err(RevokeError::NotFound(_) | RevokeError::AlreadyRevoked(_)) => self.drop_effect(effect).await,
+            Err(RevokeError::NotFound(_) | RevokeError::AlreadyRevoked(_) | RevokeError::OfIssuer { .. }) => {
+                self.drop_effect(effect).await
+            }
             Err(RevokeError::NotIssued(_)) => {
                 Err(StoreError::Busy("the certificate is being issued".into()).into())
             }
@@ -164,4 +199,14 @@ impl Authority {
         }
         Ok(!record.names.is_empty())
     }
+}
+
+fn compromised(record: &CertificateRecord, at: Timestamp) -> Change {
+    let detail = format!("certificate {} was reported for keyCompromise", record.id);
+    Change::BlockKey { key: record.key, at, detail }
+}
+
+fn blocked(record: &CertificateRecord, actor: &Actor, at: Timestamp) -> AuditEvent {
+    let detail = format!("certificate {} was reported for keyCompromise", record.id);
+    AuditEvent { at, actor: actor.clone(), action: Action::KeyBlocked { key: record.key, detail } }
 }

@@ -129,9 +129,11 @@ impl PublicKey {
                 if !odd(modulus) {
                     return Err(PublicKeyError::InvalidValue("the RSA modulus is even"));
                 }
-                if !odd(exponent) || exponent == [1] || exponent.len() > 4 {
+                // FIPS 186-5 §5.4: at least 2^16 + 1; small ones have made padding mistakes exploitable.
+                let value = exponent.iter().fold(0u64, |value, octet| (value << 8) | u64::from(*octet));
+                if !odd(exponent) || exponent.len() > 4 || value < 65_537 {
                     return Err(PublicKeyError::InvalidValue(
-                        "the RSA exponent must be odd, above 1 and below 2^32",
+                        "the RSA exponent must be odd, at least 65537 and below 2^32",
                     ));
                 }
                 let leading = modulus.first().map_or(0, |b| b.leading_zeros());

@@ -238,6 +238,27 @@ async fn a_revocation_reaches_its_shards_crl_and_no_other() {
 }
 
 #[tokio::test]
+async fn a_ca_certificate_is_not_revoked_while_its_issuer_would_go_on_issuing() {
+    let ca = Ca::create().await;
+    let listed = ca.store.certificates(Default::default(), None, 10).await.unwrap().rows;
+    assert_eq!(listed.len(), 2, "the root's and the issuing CA's");
+    for record in listed {
+        let refused = ca.authority.revoke(record.id, RevocationReason::Superseded, Actor::Authority).await;
+        assert!(matches!(refused, Err(RevokeError::OfIssuer { .. })), "{refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_issuer_whose_certificate_ended_signs_no_crl_and_is_not_healthy() {
+    let ca = Ca::create().await;
+    ca.authority.health().await.unwrap();
+    ca.clock.advance(Duration::from_hours(24 * 366 * 10));
+    let id = issuer(&ca, IssuerKind::Issuing).await.id;
+    assert!(matches!(ca.authority.publish_crl(&id, 0).await, Err(AuthorityError::Build(_))));
+    assert!(matches!(ca.authority.health().await, Err(AuthorityError::Build(_))));
+}
+
+#[tokio::test]
 async fn rfc8555_7_6_only_those_who_may_revoke_do() {
     let ca = Ca::create().await;
     let names = ["a.example", "*.a.example"];

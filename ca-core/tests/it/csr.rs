@@ -2,7 +2,9 @@
 
 use ca_core::pkix::csr::{Csr, CsrError};
 use ca_core::pkix::identifier::Identifier;
+use ca_core::pkix::public_key::spki_from_octets;
 use ca_core::policy::SubscriberKeys;
+use ca_core::signing::KeyAlgorithm;
 use proptest::prelude::*;
 use rcgen::{CertificateParams, DnType, KeyPair, SanType};
 
@@ -80,6 +82,18 @@ fn a_csr_that_another_key_signed_is_refused() {
     let at = der.windows(9).position(|window| window == b"a.example").unwrap();
     der[at] = b'b';
     assert_eq!(Csr::from_der(&der).unwrap_err(), CsrError::BadSignature);
+}
+
+#[test]
+fn small_rsa_exponents_are_refused() {
+    let modulus = [0xc1; 256];
+    for (exponent, fine) in [(&[1u8, 0, 1][..], true), (&[3], false), (&[0x11], false), (&[1, 0, 0], false)] {
+        let integer = |octets: &[u8]| der::asn1::Uint::new(octets).unwrap();
+        let pair = [integer(&modulus), integer(exponent)];
+        let key = der::Encode::to_der(&pair.to_vec()).unwrap();
+        let read = spki_from_octets(KeyAlgorithm::Rsa2048, &key);
+        assert_eq!(read.is_ok(), fine, "{exponent:?}: {read:?}");
+    }
 }
 
 #[test]

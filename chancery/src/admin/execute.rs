@@ -293,6 +293,9 @@ fn revoke_failure(error: RevokeError) -> Failure {
         error @ RevokeError::AlreadyRevoked(_) => {
             Failure::new(Code::Conflict, error, "nothing is left to do")
         }
+        error @ RevokeError::OfIssuer { .. } => {
+            Failure::new(Code::Usage, error, "keep the issuer's key safe; a CA whose key is lost or stolen needs a new hierarchy")
+        }
         error @ RevokeError::NotIssued(_) => {
             Failure::new(Code::Conflict, error, "run the command again in a moment")
         }

@@ -1,6 +1,9 @@
-//! Accepts connections and serves HTTP on them: bounded in number and in time, and ended gracefully.
+//! Accepts connections and serves HTTP/1.1 on them: bounded in number and in time, and ended gracefully.
+//!
+//! ACME clients ask one thing after the other, so HTTP/2 would only add state that a stranger can make us keep.
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +15,8 @@ use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
+use hyper::service::HttpService;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
@@ -21,9 +24,6 @@ use tokio::task::JoinSet;
 use tower::ServiceExt;
 
 use super::tls::Tls;
-
-/// After this a connection takes no further requests; its client opens another one.
-const LONGEST_LIFE: Duration = Duration::from_mins(30);
 
 /// The bounds of a listener.
 #[derive(Clone, Copy, Debug)]
@@ -39,9 +39,9 @@ pub struct Bounds {
 /// How the far side's request is answered.
 #[derive(Clone)]
 pub enum Answers {
-    /// An axum router, over HTTP/1.1 and HTTP/2.
+    /// An axum router.
     Router(axum::Router),
-    /// A bare function over HTTP/1.1.
+    /// A bare function.
     Http1(Arc<Answer>),
 }
 
@@ -140,12 +140,11 @@ async fn connection(
 }
 
 async fn serve(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
     bounds: Bounds,
     answers: Answers,
-    mut stop: watch::Receiver<bool>,
+    stop: watch::Receiver<bool>,
 ) {
-    let io = TokioIo::new(stream);
     let ended = match answers {
         Answers::Router(router) => {
             let service = service_fn(move |request: Request<Incoming>| {
@@ -159,27 +158,7 @@ async fn serve(
                     })
                 }
             });
-            let mut builder = auto::Builder::new(TokioExecutor::new());
-            builder
-                .http1()
-                .timer(TokioTimer::new())
-                .header_read_timeout(bounds.header)
-                .max_buf_size(64 * 1024);
-            builder
-                .http2()
-                .timer(TokioTimer::new())
-                .max_concurrent_streams(64)
-                .max_header_list_size(32 * 1024)
-                .keep_alive_interval(bounds.header)
-                .keep_alive_timeout(bounds.header);
-            let mut connection = pin!(builder.serve_connection(io, service));
-            tokio::select! {
-                ended = connection.as_mut() => ended,
-                () = stopped_or_old(&mut stop) => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
-            }
+            http1(stream, bounds, service, stop).await
         }
         Answers::Http1(answer) => {
             let service = service_fn(move |request| {
@@ -190,20 +169,7 @@ async fn serve(
                     )
                 }
             });
-            let connection = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(bounds.header)
-                .max_buf_size(64 * 1024)
-                .serve_connection(io, service);
-            let mut connection = pin!(connection);
-            let ended = tokio::select! {
-                ended = connection.as_mut() => ended,
-                () = stopped(&mut stop) => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
-            };
-            ended.map_err(Into::into)
+            http1(stream, bounds, service, stop).await
         }
     };
     if let Err(error) = ended {
@@ -211,15 +177,32 @@ async fn serve(
     }
 }
 
+/// Serves HTTP/1.1 on one connection. A request's header must arrive within its bound also when nothing was sent yet,
+/// so a silent connection does not keep its place.
+async fn http1<B: hyper::body::Body<Error: Into<Box<dyn Error + Send + Sync>>> + 'static>(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    bounds: Bounds,
+    service: impl HttpService<Incoming, ResBody = B, Error = Infallible>,
+    mut stop: watch::Receiver<bool>,
+) -> hyper::Result<()> {
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(bounds.header)
+        .max_buf_size(64 * 1024)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stopped(&mut stop) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    }
+}
+
 /// Resolves when the listener is to stop, or whoever could say so is gone; holds no lock.
 async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
-}
-
-/// As [`stopped`], also when a connection has lived long enough: pings keep one over HTTP/2 open for ever.
-async fn stopped_or_old(stop: &mut watch::Receiver<bool>) {
-    // Either outcome ends the wait.
-    let _ = tokio::time::timeout(LONGEST_LIFE, stopped(stop)).await;
 }
 
 fn too_slow() -> Response<Full<Bytes>> {

@@ -74,7 +74,7 @@ impl ResolvesServerCert for Current {
 }
 
 impl Tls {
-    /// TLS 1.2 and 1.3 with HTTP/2 and HTTP/1.1, no client certificates.
+    /// TLS 1.2 and 1.3 for HTTP/1.1, no client certificates.
     ///
     /// # Errors
     /// If the provider lacks the protocol versions.
@@ -83,7 +83,7 @@ impl Tls {
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_cert_resolver(Arc::clone(&current) as Arc<dyn ResolvesServerCert>);
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), current })
     }
 

@@ -1,12 +1,12 @@
 //! One commit's changes as SQL, inside a transaction that the caller holds.
 
 use ca_core::acme::{Account, Authorization, Order};
-use ca_core::audit::{AuditEvent, leaf_hash};
 use ca_core::pkix::public_key::sha256;
 use ca_core::store::{Change, Commit, Credential, CrlRecord, Effect, IssuerRecord, Row, StoreError, Version};
 use rusqlite::types::Value;
 use rusqlite::{Connection, params, params_from_iter};
 
+use super::audit::append;
 use super::certificates::{Shard, Transition, reserve, transition};
 use super::row::{
     Document, Outcome, add_to_counter, check_hash, conflict_on_constraint, describe, document, first,
@@ -163,25 +163,5 @@ fn add_effect(connection: &Connection, effect: &Effect) -> Outcome<()> {
             .prepare_cached("INSERT INTO effects VALUES (?1, ?2, ?3)")?
             .execute(params_from_iter(with_hash("effects", values))),
     )?;
-    Ok(())
-}
-
-/// Appends audit events at the next indexes.
-fn append(connection: &Connection, events: &[AuditEvent]) -> Outcome<()> {
-    let Ok(count) = i64::try_from(events.len()) else {
-        return Err(StoreError::Refused("too many audit events".to_owned()).into());
-    };
-    if count == 0 {
-        return Ok(());
-    }
-    let first = add_to_counter(connection, "audit", count)? - count;
-    for (index, event) in (first..).zip(events) {
-        let entry = to_json(event)?.into_bytes();
-        let leaf = leaf_hash(&entry).to_vec();
-        let values = vec![Value::Integer(index), Value::Blob(entry), Value::Blob(leaf)];
-        connection
-            .prepare_cached("INSERT INTO audit VALUES (?1, ?2, ?3, ?4)")?
-            .execute(params_from_iter(with_hash("audit", values)))?;
-    }
     Ok(())
 }

@@ -308,6 +308,22 @@ impl Shard {
         Ok(stored.unwrap_or_default())
     }
 
+    /// Loads what is remembered, and compares the count with the certificates that are there.
+    pub(super) fn load_counted(connection: &Connection, issuer: &str, shard: u32) -> Outcome<Self> {
+        let stored = Self::load(connection, issuer, shard)?;
+        let count: i64 = connection
+            .prepare_cached(
+                "SELECT COUNT(*) FROM certificates \
+                 WHERE issuer = ?1 AND shard = ?2 AND state IN ('revoked', 'abandoned')",
+            )?
+            .query_row(params![issuer, shard], |row| row.get(0))?;
+        if count != signed(stored.revoked)? {
+            let what = format!("{} certificates were revoked, and {count} are there", stored.revoked);
+            return Err(corrupt("crl_shards", &format!("{issuer}/{shard}"), &what));
+        }
+        Ok(stored)
+    }
+
     pub(super) fn save(&self, connection: &Connection, issuer: &str, shard: u32) -> Outcome<()> {
         let values = vec![
             Value::Text(issuer.to_owned()),

@@ -4,12 +4,14 @@
 //! numbered migrations under `migrations/`.
 
 mod apply;
+mod audit;
 mod certificates;
 mod connection;
 mod integrity;
 mod read_pool;
 mod reads;
 mod row;
+mod verify;
 mod writer;
 
 use std::path::Path;

@@ -2,7 +2,6 @@
 
 use ca_core::acme::account::Thumbprint;
 use ca_core::acme::{Account, Authorization, DirectoryName, Identifier, Order};
-use ca_core::audit::{AuditEvent, leaf_hash};
 use ca_core::id::{AccountId, AuthorizationId, CredentialId, EffectId, Id, IssuerId, OrderId};
 use ca_core::pkix::public_key::{KeyHash, sha256};
 use ca_core::pkix::serial::SerialNumber;
@@ -15,7 +14,7 @@ use ca_core::time::Timestamp;
 use rusqlite::types::Value;
 use rusqlite::{Connection, Row, params, params_from_iter};
 
-use super::SharedStore;
+use super::{SharedStore, audit};
 use super::certificates::{
     CertificateRow, Shard, certificate_row, name_key, read_record, select_records, select_status,
 };
@@ -276,17 +275,7 @@ impl<C: Commits> CertificateReads for SharedStore<C> {
         not_after_from: Timestamp,
     ) -> StoreResult<'_, ShardRevocations> {
         self.read(move |connection| {
-            let stored = Shard::load(connection, issuer.as_str(), shard)?;
-            let count: i64 = connection
-                .prepare_cached(
-                    "SELECT COUNT(*) FROM certificates \
-                     WHERE issuer = ?1 AND shard = ?2 AND state IN ('revoked', 'abandoned')",
-                )?
-                .query_row(params![issuer.as_str(), shard], |row| row.get(0))?;
-            if count != signed(stored.revoked)? {
-                let what = format!("{} certificates were revoked, and {count} are there", stored.revoked);
-                return Err(corrupt("crl_shards", &format!("{issuer}/{shard}"), &what));
-            }
+            let stored = Shard::load_counted(connection, issuer.as_str(), shard)?;
             let sql = select_status(
                 "WHERE c.issuer = ?1 AND c.shard = ?2 AND c.state IN ('revoked', 'abandoned') AND c.not_after >= ?3",
             );
@@ -336,26 +325,24 @@ fn read_crl_summary(row: &Row<'_>) -> Outcome<CrlSummary> {
     })
 }
 
-fn read_crl(connection: &Connection, issuer: &IssuerId, shard: u32) -> Outcome<Option<CrlRecord>> {
-    let sql = format!("SELECT {CRL_COLUMNS}, der FROM crls WHERE issuer = ?1 AND shard = ?2");
-    first(connection, &sql, params![issuer.as_str(), shard], |row| {
-        let CrlSummary { issuer, shard, number, this_update, next_update, entries } = read_crl_summary(row)?;
-        let der: Vec<u8> = row.get(8)?;
-        if sha256(&der) != row.get::<_, [u8; 32]>(6)? {
-            return Err(corrupt("crls", &format!("{issuer}/{shard}"), "the CRL does not match its hash"));
-        }
-        Ok(CrlRecord { issuer, shard, number, this_update, next_update, entries, der })
-    })
+/// `SELECT` of CRLs with their DER; a condition follows.
+pub(super) fn select_crls(condition: &str) -> String {
+    format!("SELECT {CRL_COLUMNS}, der FROM crls {condition}")
 }
 
-/// One entry of the log, checked against its hashes.
-fn read_audit(row: &Row<'_>) -> Outcome<(u64, Vec<u8>)> {
-    check_hash("audit", row, 0, 3)?;
-    let (index, entry, leaf): (i64, Vec<u8>, [u8; 32]) = (row.get(0)?, row.get(1)?, row.get(2)?);
-    if leaf_hash(&entry) != leaf {
-        return Err(corrupt("audit", &index.to_string(), "does not match its leaf hash"));
+/// Reads a row of [`select_crls`], the DER checked against its hash.
+pub(super) fn read_crl_record(row: &Row<'_>) -> Outcome<CrlRecord> {
+    let CrlSummary { issuer, shard, number, this_update, next_update, entries } = read_crl_summary(row)?;
+    let der: Vec<u8> = row.get(8)?;
+    if sha256(&der) != row.get::<_, [u8; 32]>(6)? {
+        return Err(corrupt("crls", &format!("{issuer}/{shard}"), "the CRL does not match its hash"));
     }
-    Ok((unsigned("audit", index)?, entry))
+    Ok(CrlRecord { issuer, shard, number, this_update, next_update, entries, der })
+}
+
+fn read_crl(connection: &Connection, issuer: &IssuerId, shard: u32) -> Outcome<Option<CrlRecord>> {
+    let sql = select_crls("WHERE issuer = ?1 AND shard = ?2");
+    first(connection, &sql, params![issuer.as_str(), shard], read_crl_record)
 }
 
 impl<C: Commits> AuthorityReads for SharedStore<C> {
@@ -406,27 +393,17 @@ impl<C: Commits> AuthorityReads for SharedStore<C> {
     }
 
     fn newest_event_at(&self) -> StoreResult<'_, Option<Timestamp>> {
-        self.read(|connection| {
-            let sql = "SELECT position, entry, leaf_hash, hash FROM audit ORDER BY position DESC LIMIT 1";
-            let newest = first(connection, sql, [], read_audit)?;
-            let counted = unsigned("counters", counter(connection, "audit")?)?;
-            if newest.as_ref().map_or(0, |(index, _)| index + 1) != counted {
-                return Err(corrupt("audit", &counted.to_string(), "entries at the end are gone"));
-            }
-            let Some((index, entry)) = newest else {
-                return Ok(None);
-            };
-            let event: AuditEvent = serde_json::from_slice(&entry)
-                .map_err(|error| corrupt("audit", &index.to_string(), &format!("can't be read: {error}")))?;
-            Ok(Some(event.at))
-        })
+        self.read(audit::checked_newest)
     }
 
     fn audit(&self, from: u64, limit: u32) -> StoreResult<'_, Vec<(u64, Vec<u8>)>> {
         self.read(move |connection| {
-            let sql = "SELECT position, entry, leaf_hash, hash FROM audit WHERE position >= ?1 ORDER BY position LIMIT ?2";
-            let entries = all(connection, sql, params![signed(from)?, limit], read_audit)?;
-            let counted = unsigned("counters", counter(connection, "audit")?)?;
+            let sql = format!(
+                "SELECT {} FROM audit WHERE position >= ?1 ORDER BY position LIMIT ?2",
+                audit::COLUMNS
+            );
+            let entries = all(connection, &sql, params![signed(from)?, limit], audit::read_entry)?;
+            let counted = unsigned("counters", counter(connection, audit::COUNT)?)?;
             let expected = counted.saturating_sub(from).min(u64::from(limit));
             let dense = (from..).zip(&entries).all(|(index, (stored, _))| index == *stored);
             if !dense || u64::try_from(entries.len()) != Ok(expected) {

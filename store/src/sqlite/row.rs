@@ -397,18 +397,28 @@ pub(crate) fn add_to_counter(connection: &Connection, name: &str, change: i64) -
         .checked_add(change)
         .filter(|value| *value >= 0)
         .ok_or_else(|| corrupt("counters", name, "would become negative"))?;
+    set_counter(connection, name, value)?;
+    Ok(value)
+}
+
+/// Gives a counter its value.
+pub(crate) fn set_counter(connection: &Connection, name: &str, value: i64) -> Outcome<()> {
     connection
         .prepare_cached("INSERT OR REPLACE INTO counters (name, value, hash) VALUES (?1, ?2, ?3)")?
         .execute(params_from_iter(with_hash("counters", vec![text(name), Value::Integer(value)])))?;
-    Ok(value)
+    Ok(())
 }
 
 /// A counter's value; 0 if it never counted.
 pub(crate) fn counter(connection: &Connection, name: &str) -> Outcome<i64> {
+    Ok(stored_counter(connection, name)?.unwrap_or(0))
+}
+
+/// A counter's value; `None` if it was never set.
+pub(crate) fn stored_counter(connection: &Connection, name: &str) -> Outcome<Option<i64>> {
     let sql = "SELECT name, value, hash FROM counters WHERE name = ?1";
-    let value = first(connection, sql, [name], |row| {
+    first(connection, sql, [name], |row| {
         check_hash("counters", row, 0, 2)?;
         Ok(row.get(1)?)
-    })?;
-    Ok(value.unwrap_or(0))
+    })
 }

@@ -31,6 +31,8 @@ const LARGE_LOG_FRAMES: i64 = 16_384;
 /// How often at most that is tried, and how long it waits: commits wait as long.
 const LARGE_LOG_RETRY: Duration = Duration::from_secs(10);
 const LARGE_LOG_WAIT: Duration = Duration::from_millis(100);
+/// How long the last merge waits for readers of other processes.
+const CLOSING_WAIT: Duration = Duration::from_millis(200);
 /// How often at most the disk is asked for its free space.
 const SPACE_CHECK: Duration = Duration::from_secs(1);
 
@@ -148,6 +150,7 @@ impl Writer {
                 self.checkpoint();
             }
         }
+        self.merge_log();
         if let Err((_, error)) = self.connection.close() {
             tracing::warn!(%error, "the store did not close cleanly; nothing is lost, the next start recovers it");
         }
@@ -245,6 +248,21 @@ impl Writer {
         if let Err(error) = self.connection.busy_timeout(normal) {
             tracing::warn!(%error, "the store's time to wait for locks can't be set");
         }
+    }
+
+    /// Merges the whole log into the main file before the end: SQLite does it by itself only when the last connection
+    /// closes, and the readers' are open still. After it the main file alone is the store.
+    fn merge_log(&self) {
+        // What other processes' readers hold back the next start merges.
+        if self.connection.busy_timeout(CLOSING_WAIT).is_err() || !self.truncated_log() {
+            self.pragma_checkpoint("PASSIVE");
+        }
+    }
+
+    /// Whether all of the log could be merged and cut off.
+    fn truncated_log(&self) -> bool {
+        let busy = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
+        matches!(busy, Ok(0))
     }
 
     /// Runs a checkpoint and returns how many frames the log has.

@@ -56,6 +56,25 @@ async fn the_holder_of_the_certificates_key_revokes_without_an_account() {
 }
 
 #[tokio::test]
+async fn a_key_that_turns_out_compromised_after_the_revocation_is_blocked_all_the_same() {
+    let ca = Ca::new().await;
+    let client = ca.client().await;
+    let key = subscriber_key();
+    let certificate = issue(&ca, &client, &["a.example"], &key).await;
+    assert_eq!(client.revoke(&certificate, Some(4)).await.status, 200);
+    let holder = ca.stranger(Key::p256_from_pkcs8(key.serialized_der())).await;
+    holder.revoke(&certificate, Some(1)).await.assert_problem(400, "alreadyRevoked");
+    let hash = record(&ca, "a.example").await.key;
+    tokio::time::timeout(std::time::Duration::from_secs(10), async {
+        while !ca.store.is_key_blocked(hash).await.unwrap() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("the CA blocks the key");
+}
+
+#[tokio::test]
 async fn an_account_with_authorizations_for_all_names_revokes() {
     let ca = Ca::new().await;
     let (owner, other) = (ca.client().await, ca.client().await);

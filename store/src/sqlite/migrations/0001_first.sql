@@ -141,7 +141,8 @@ CREATE TABLE audit (
     hash BLOB NOT NULL
 ) STRICT;
 
--- revision: the last one given; audit: how many entries there are; orders.STATE: how many orders are stored so.
+-- revision: the last one given; audit: how many entries there are; audit.newest: the latest time in them;
+-- orders.STATE: how many orders are stored so.
 CREATE TABLE counters (
     name TEXT NOT NULL PRIMARY KEY,
     value INTEGER NOT NULL,
