@@ -191,6 +191,16 @@ pub fn approve_order(
     let OrderState::Processing { csr } = &order.state else {
         return Err(OrderFailure::Internal { detail: "the order is not in processing".to_owned() });
     };
+    if !policy.profiles.contains(&order.profile) || profile.name != order.profile {
+        return Err(OrderFailure::Internal {
+            detail: format!("the profile '{}' is not offered in this directory any more", order.profile),
+        });
+    }
+    if order.identifiers.len() > policy.limits.max_identifiers {
+        return Err(OrderFailure::RejectedIdentifier {
+            detail: format!("an order has at most {} identifiers", policy.limits.max_identifiers),
+        });
+    }
     for identifier in &order.identifiers {
         let valid = authorizations.iter().any(|authorization| {
             authorization.account == order.account

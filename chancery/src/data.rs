@@ -90,6 +90,52 @@ impl DataDir {
         self.root.join(role.name())
     }
 
+    /// The keys of software backends.
+    #[must_use]
+    pub fn keys(&self) -> PathBuf {
+        self.root.join("keys")
+    }
+
+    /// The database of the store.
+    #[must_use]
+    pub fn store(&self) -> PathBuf {
+        self.root.join("store.db")
+    }
+
+    /// Whether there is a store with anything in it.
+    #[must_use]
+    pub fn has_store(&self) -> bool {
+        fs::metadata(self.store()).is_ok_and(|metadata| metadata.len() > 0)
+    }
+
+    /// Refuses to go on where a CA was made and its store is gone: a new one would know none of its certificates.
+    ///
+    /// # Errors
+    /// [`Code::Store`] with what to restore.
+    pub fn refuse_lost_store(&self) -> Result<(), Failure> {
+        if self.roots_pem().exists() && !self.has_store() {
+            let what = if self.store().exists() { "is empty" } else { "is missing" };
+            return Err(self.lost_store(what));
+        }
+        Ok(())
+    }
+
+    /// What to say when the store of a CA that was made is missing, or another one.
+    #[must_use]
+    pub fn lost_store(&self, what: &str) -> Failure {
+        Failure::new(
+            Code::Store,
+            format!(
+                "the store of this CA is gone: {} {what}, and roots.pem and its keys are there",
+                self.store().display()
+            ),
+            format!(
+                "restore store.db (with store.db-wal, if there is one) from the backup, or move {} away to begin anew",
+                self.root.display()
+            ),
+        )
+    }
+
     /// Whether somebody initialised it.
     #[must_use]
     pub fn is_initialised(&self) -> bool {
@@ -101,7 +147,18 @@ impl DataDir {
     /// # Errors
     /// If it can't be read.
     pub fn is_vacant(&self) -> Result<bool, Failure> {
-        const PREPARED: [&str; 6] = ["acme", "ocsp", "crl", "run", "passphrase", "lost+found"];
+        // Also what an attempt leaves that ended before there was a configuration.
+        const PREPARED: [&str; 9] = [
+            "acme",
+            "ocsp",
+            "crl",
+            "run",
+            "passphrase",
+            "lost+found",
+            "ca.lock",
+            ".writable",
+            ".chancery.toml.new",
+        ];
         match fs::read_dir(&self.root) {
             Ok(entries) => Ok(entries
                 .filter_map(Result::ok)

@@ -1,14 +1,18 @@
 //! `chancery doctor`: looks at everything that can be wrong, and says what to do about each.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ca_core::issuance::is_loopback_url;
-use ca_core::store::{AuthorityReads, IssuerKind, IssuerRecord, IssuerState, Role, Store};
-use ca_core::time::{Clock, SystemClock};
+use ca_core::pkix::certificate::CaCertificate;
+use ca_core::store::{
+    AuthorityReads, CrlSummary, IssuerKind, IssuerRecord, IssuerState, Role, Store, StoreError,
+};
+use ca_core::time::{Clock, SystemClock, Timestamp};
 use nix::sys::statvfs::statvfs;
 use nix::unistd::Uid;
 use serde::Serialize;
@@ -164,31 +168,47 @@ fn permissions(data: &DataDir, report: &mut Report) {
         Err(failure) => report.failure("permissions", failure),
     }
     let mut fine = true;
-    let mut closed = |path: &Path, allowed: u32| {
-        let Ok(metadata) = fs::metadata(path) else { return };
+    for (path, allowed) in modes(data) {
+        let Ok(metadata) = fs::metadata(&path) else { continue };
         let mode = metadata.mode() & 0o777;
         if mode & !allowed != 0 {
             fine = false;
             report.fail(
                 "permissions",
-                format!("{} has mode {mode:04o}", path.display()),
+                format!("{} is open to other users: its mode is {mode:04o}", path.display()),
                 format!("chmod {:04o} {}", mode & allowed, path.display()),
             );
         }
-    };
-    closed(data.path(), 0o750);
-    closed(&data.run(), 0o750);
-    closed(&data.configuration(), 0o640);
-    closed(&data.passphrase(), 0o600);
-    closed(&data.path().join("keys"), 0o700);
-    closed(&data.path().join("store.db"), 0o640);
-    for role in [Role::Acme, Role::Ocsp, Role::Crl] {
-        closed(&data.role(role), 0o700);
-        closed(&data.role(role).join("passphrase"), 0o600);
     }
     if fine {
         report.ok("permissions", "nothing is open to other users");
     }
+}
+
+/// What may be there, and the widest mode that each may have: what roles share may be read by their group.
+fn modes(data: &DataDir) -> Vec<(PathBuf, u32)> {
+    let mut modes = vec![
+        (data.path().to_owned(), 0o750),
+        (data.run(), 0o750),
+        (data.configuration(), 0o640),
+        (data.roots_pem(), 0o644),
+        (data.lock(), 0o640),
+        (data.passphrase(), 0o600),
+        (data.store(), 0o640),
+        (data.path().join("store.db-wal"), 0o640),
+        (data.path().join("store.db-shm"), 0o660),
+    ];
+    let roles = [Role::Acme, Role::Ocsp, Role::Crl].map(|role| data.role(role));
+    for own in &roles {
+        modes.extend([(own.clone(), 0o700), (own.join("passphrase"), 0o600)]);
+    }
+    for keys in [data.keys()].into_iter().chain(roles.map(|own| own.join("keys"))) {
+        // A directory that is missing or closed to this user has nothing to look at.
+        let files = fs::read_dir(&keys).into_iter().flatten().filter_map(Result::ok);
+        modes.extend(files.map(|file| (file.path(), 0o600)));
+        modes.push((keys, 0o700));
+    }
+    modes
 }
 
 /// Whether a server runs; what it says of itself.
@@ -196,6 +216,11 @@ async fn server(data: &DataDir, report: &mut Report) -> Option<Value> {
     let asked = match Client::connect(&data.admin_socket()).await {
         Ok(Some(mut client)) => client.ask(&Request::Server).await,
         Ok(None) => {
+            // Taking the lock would make its file.
+            if !data.lock().exists() {
+                report.warn("server", "no server runs", "start it: chancery serve");
+                return None;
+            }
             let pid = fs::read_to_string(data.lock()).unwrap_or_default();
             match store::lock::CaLock::acquire(data.path()) {
                 Ok(_lock) => {
@@ -263,6 +288,18 @@ fn disk(data: &DataDir, config: &Config, report: &mut Report) {
 }
 
 async fn store(data: &DataDir, report: &mut Report) -> Vec<IssuerRecord> {
+    if let Err(failure) = data.refuse_lost_store() {
+        report.failure("store", failure);
+        return Vec::new();
+    }
+    if !data.has_store() {
+        report.fail(
+            "store",
+            format!("{} is missing: the making of this CA was interrupted", data.store().display()),
+            "repeat `chancery init` or `chancery up` with the same options",
+        );
+        return Vec::new();
+    }
     let store = match open::remote(data, Role::Ca) {
         Ok(store) => store,
         Err(failure) => {
@@ -277,6 +314,10 @@ async fn store(data: &DataDir, report: &mut Report) -> Vec<IssuerRecord> {
             return Vec::new();
         }
     };
+    if issuers.is_empty() && data.roots_pem().exists() {
+        report.failure("store", data.lost_store("holds no CA"));
+        return Vec::new();
+    }
     integrity(data, report).await;
     if !issuers.iter().any(|issuer| issuer.kind == IssuerKind::Issuing && issuer.state == IssuerState::Active)
     {
@@ -286,7 +327,7 @@ async fn store(data: &DataDir, report: &mut Report) -> Vec<IssuerRecord> {
             "run `chancery init` in an empty data directory",
         );
     } else {
-        report.ok("issuers", format!("{} known", issuers.len()));
+        ca_certificates(&issuers, SystemClock.now(), report);
     }
     clock(&*store, report).await;
     crls(&*store, &issuers, report).await;
@@ -298,10 +339,55 @@ async fn integrity(data: &DataDir, report: &mut Report) {
     let directory = data.path().to_owned();
     match tokio::task::spawn_blocking(move || store::sqlite::check_copy(&directory, &directory)).await {
         Ok(Ok(())) => report.ok("store", "a copy of it passed the integrity check"),
-        Ok(Err(error)) => report.failure("store", crate::admin::execute::store_failure(error)),
+        Ok(Err(error)) => not_checked(error, report),
         Err(error) => {
             report.fail("store", format!("the check ended abnormally: {error}"), "run doctor again")
         }
+    }
+}
+
+/// Tells a disk without room for the copy from a store at fault.
+fn not_checked(error: StoreError, report: &mut Report) {
+    match error {
+        // SQLite's words for SQLITE_FULL, which the copy meets, not the store.
+        StoreError::Full(why) | StoreError::Corrupt(why) | StoreError::Busy(why)
+            if why.contains("disk is full") || why.contains("No space left") =>
+        {
+            report.fail(
+                "disk",
+                format!("there is no room for the copy on which the store is checked: {why}"),
+                "free as much space as store.db takes, then run doctor again; the store itself was not checked",
+            );
+        }
+        error => report.failure("store", crate::admin::execute::store_failure(error)),
+    }
+}
+
+/// Whether the certificates of active CAs are valid now.
+fn ca_certificates(issuers: &[IssuerRecord], now: Timestamp, report: &mut Report) {
+    let mut bad = Vec::new();
+    for issuer in issuers.iter().filter(|issuer| issuer.state == IssuerState::Active) {
+        let newest = issuer.certificates.first().map(|certificate| CaCertificate::from_der(&certificate.der));
+        match newest {
+            None => bad.push(format!("{} has no certificate", issuer.id)),
+            Some(Err(error)) => bad.push(format!("{}: {error}", issuer.id)),
+            Some(Ok(certificate)) if certificate.not_after < now => {
+                bad.push(format!("the certificate of {} expired {}", issuer.id, certificate.not_after));
+            }
+            Some(Ok(certificate)) if now < certificate.not_before => {
+                bad.push(format!("the certificate of {} begins {}", issuer.id, certificate.not_before));
+            }
+            Some(Ok(_)) => {}
+        }
+    }
+    if bad.is_empty() {
+        report.ok("issuers", format!("{} known", issuers.len()));
+    } else {
+        report.fail(
+            "issuers",
+            bad.join("; "),
+            "check the clock; a CA whose certificate expired issues nothing any more, so make a new one",
+        );
     }
 }
 
@@ -323,7 +409,10 @@ async fn crls(store: &dyn Store, issuers: &[IssuerRecord], report: &mut Report) 
         Ok(crls) => crls,
         Err(error) => return report.failure("crls", crate::admin::execute::store_failure(error)),
     };
-    let now = SystemClock.now();
+    freshness(&crls, issuers, SystemClock.now(), report);
+}
+
+fn freshness(crls: &[CrlSummary], issuers: &[IssuerRecord], now: Timestamp, report: &mut Report) {
     let mut bad = Vec::new();
     let mut late = Vec::new();
     for issuer in issuers {
@@ -332,6 +421,9 @@ async fn crls(store: &dyn Store, issuers: &[IssuerRecord], report: &mut Report) 
                 None => bad.push(format!("{}/{shard} was never published", issuer.id)),
                 Some(crl) if crl.next_update < now => {
                     bad.push(format!("{}/{shard} ended {}", issuer.id, crl.next_update))
+                }
+                Some(crl) if now < crl.this_update => {
+                    bad.push(format!("{}/{shard} begins in the future, {}", issuer.id, crl.this_update))
                 }
                 Some(crl) => {
                     let life = crl.next_update.since(crl.this_update);
@@ -342,7 +434,7 @@ async fn crls(store: &dyn Store, issuers: &[IssuerRecord], report: &mut Report) 
             }
         }
     }
-    let fix = "start `chancery serve` with roles ca and crl; if they run, look at the log of role ca";
+    let fix = "check the clock, and start `chancery serve` with roles ca and crl; if they run, look at the log of role ca";
     if !bad.is_empty() {
         report.fail("crls", bad.join("; "), fix);
     } else if !late.is_empty() {
@@ -353,6 +445,14 @@ async fn crls(store: &dyn Store, issuers: &[IssuerRecord], report: &mut Report) 
 }
 
 async fn keys(data: &DataDir, config: &Config, issuers: &[IssuerRecord], report: &mut Report) {
+    // Opening would make what is missing, and a look must change nothing.
+    if config.keys.backend == hsm::BackendKind::Software && !holds_anything(&data.keys()) {
+        return report.fail(
+            "keys",
+            format!("{} is missing or empty, and [keys] says that the keys are there", data.keys().display()),
+            "restore keys/ from the backup, or check keys.backend in chancery.toml",
+        );
+    }
     let backend = match open::keys(config, data.path(), &hsm::Metrics::default()).await {
         Ok(backend) => backend,
         Err(failure) => return report.failure("keys", failure),
@@ -368,6 +468,12 @@ async fn keys(data: &DataDir, config: &Config, issuers: &[IssuerRecord], report:
     if fine {
         report.ok("keys", format!("{place}: the keys of {} issuers can be opened", issuers.len()));
     }
+}
+
+fn holds_anything(directory: &Path) -> bool {
+    // One that this user can't read is told of by who opens it.
+    fs::read_dir(directory)
+        .map_or_else(|error| error.kind() != ErrorKind::NotFound, |mut entries| entries.next().is_some())
 }
 
 async fn urls(config: &Config, issuers: &[IssuerRecord], report: &mut Report) {
@@ -475,3 +581,6 @@ async fn fetch_ready(address: SocketAddr) -> std::io::Result<Value> {
     let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);
     Ok(serde_json::from_str(body.trim())?)
 }
+
+#[cfg(test)]
+mod tests;

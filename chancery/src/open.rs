@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ca_core::authority::{Authority, Observer, Unobserved};
 use ca_core::signing::{KeyBackend, KeyError};
-use ca_core::store::{Role, Store};
+use ca_core::store::{AuthorityReads, Role, Store};
 use ca_core::time::{Clock, SystemClock};
 use hsm::KeysConfig;
 use store::lock::CaLock;
@@ -14,6 +14,7 @@ use store::permissions::Sharing;
 use store::socket::RemoteStore;
 use store::sqlite::{OpenError, SqliteStore, Writer, WriterOptions};
 
+use crate::admin::execute::store_failure;
 use crate::config::Config;
 use crate::data::DataDir;
 use crate::failure::{Code, Failure};
@@ -46,6 +47,8 @@ pub struct Opened {
 
 /// Opens the keys and the store for writing, and puts the authority over both.
 ///
+/// The keys first: a wrong PIN leaves no new store behind.
+///
 /// # Errors
 /// What is missing, and what to do.
 pub async fn authority(
@@ -55,8 +58,12 @@ pub async fn authority(
     instruments: &Instruments,
 ) -> Result<Opened, Failure> {
     let authority_config = config.authority()?;
-    let (keys, store) = tokio::join!(keys(config, data.path(), &instruments.keys), writer(data, config));
-    let (keys, store) = (keys?, store?);
+    data.refuse_lost_store()?;
+    let keys = keys(config, data.path(), &instruments.keys).await?;
+    let store = writer(data, config).await?;
+    if data.roots_pem().exists() && store.issuers().await.map_err(store_failure)?.is_empty() {
+        return Err(data.lost_store("holds no CA"));
+    }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let shared: Arc<dyn Store> = Arc::clone(&store) as Arc<dyn Store>;
     let authority = Authority::new(authority_config, shared, keys, clock, Arc::clone(&instruments.observer));

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, TcpListener};
 
 use ca_core::authority::{Authority, AuthorityError, NewHierarchy};
 use ca_core::id::to_hex;
+use ca_core::pkix::name::{MAX_ATTRIBUTE, distinguished_name};
 use ca_core::signing::{KeyAlgorithm, KeyError};
 use ca_core::store::{IssuerKind, IssuerRecord, Store};
 use store::lock::{CaLock, LockError};
@@ -11,13 +12,19 @@ use store::lock::{CaLock, LockError};
 use crate::admin::execute::{authority_failure, store_failure};
 use crate::admin::views::pem;
 use crate::config::template::{Keys, Purpose, Template};
-use crate::config::{Config, host};
+use crate::config::{Config, environment, host};
 use crate::data::DataDir;
 use crate::failure::{Code, Failure};
 use crate::open;
 
 /// Over how many CRL shards a new issuing CA spreads its certificates.
 const SHARDS: u32 = 16;
+/// What a CA's commonName adds to the organisation, at its longest: the identifier is that of its key.
+const LONGEST_SUFFIX: &str = " Issuing CA 00000000";
+/// Where ACME clients answer http-01 and tls-alpn-01 (RFC 8555 §8.3, RFC 8737 §3).
+const USUAL_PORTS: (u16, u16) = (80, 443);
+/// Where clients of any user can answer.
+const FREE_PORTS: (u16, u16) = (5002, 5001);
 
 /// What `init` is asked for.
 #[derive(Clone, Debug)]
@@ -60,11 +67,10 @@ pub async fn init(data: &DataDir, init: &Init) -> Result<Config, Failure> {
             "choose an empty or a new directory with --data",
         ));
     }
+    let renderings = renderings(data, init)?;
     data.create()?;
     let lock = take_lock(data)?;
-    if !data.is_initialised() {
-        write_configuration(data, init)?;
-    }
+    settle_configuration(data, &renderings)?;
     let config = Config::load(data)?;
     if init.keys == Keys::Software && !data.passphrase().exists() {
         hsm::create_passphrase_file(&data.passphrase()).map_err(|e| keys_failure(&e))?;
@@ -75,7 +81,19 @@ pub async fn init(data: &DataDir, init: &Init) -> Result<Config, Failure> {
     Ok(config)
 }
 
-fn write_configuration(data: &DataDir, init: &Init) -> Result<(), Failure> {
+/// Checks every option, so that what is wrong on the command line is said before anything is written, and gives the
+/// configurations that these options can make: the one to write first.
+fn renderings(data: &DataDir, init: &Init) -> Result<Vec<String>, Failure> {
+    let common_name = format!("{}{LONGEST_SUFFIX}", init.organisation);
+    distinguished_name(Some(&init.organisation), Some(&common_name)).map_err(|_| {
+        let most = MAX_ATTRIBUTE - LONGEST_SUFFIX.len();
+        let shown: String = init.organisation.chars().take(80).flat_map(char::escape_debug).collect();
+        Failure::new(
+            Code::Usage,
+            format!("--name '{shown}' can't stand in the CAs' names"),
+            format!("give 1 to {most} characters, none of them a control character"),
+        )
+    })?;
     let pki_url = match &init.pki_url {
         Some(url) => url.clone(),
         None => {
@@ -90,29 +108,91 @@ fn write_configuration(data: &DataDir, init: &Init) -> Result<(), Failure> {
             format!("http://{host}:8080")
         }
     };
-    let (http01_port, tls_alpn01_port) = match init.purpose {
-        Purpose::Service => (80, 443),
-        Purpose::FirstLook => first_look_ports(),
+    let mut ports = vec![USUAL_PORTS];
+    if init.purpose == Purpose::FirstLook {
+        ports.push(FREE_PORTS);
+        if first_look_ports() == FREE_PORTS {
+            ports.reverse();
+        }
+    }
+    let render = |(http01_port, tls_alpn01_port)| {
+        Template {
+            purpose: init.purpose,
+            acme_url: init.public_url.trim_end_matches('/').to_owned(),
+            pki_url: pki_url.trim_end_matches('/').to_owned(),
+            http01_port,
+            tls_alpn01_port,
+            keys: init.keys.clone(),
+        }
+        .render()
     };
-    let template = Template {
-        purpose: init.purpose,
-        acme_url: init.public_url.trim_end_matches('/').to_owned(),
-        pki_url: pki_url.trim_end_matches('/').to_owned(),
-        http01_port,
-        tls_alpn01_port,
-        keys: init.keys.clone(),
-    };
-    let text = template.render();
-    // What is wrong on the command line is said before anything is written.
-    Config::parse("the new chancery.toml", &text, [])
-        .map_err(|failure| Failure { fix: "correct the option on the command line".to_owned(), ..failure })?;
-    data.write_shared(&data.configuration(), text.as_bytes())
+    let texts: Vec<String> = ports.into_iter().map(render).collect();
+    for text in &texts {
+        Config::parse("the new chancery.toml", text, []).and_then(|config| config.acme_directory()).map_err(
+            |failure| Failure { fix: "correct the option on the command line".to_owned(), ..failure },
+        )?;
+        // The variables that will override it, too.
+        Config::parse("the new chancery.toml", text, environment()?)?;
+    }
+    check_token(data, &init.keys)?;
+    Ok(texts)
+}
+
+/// Checks what can be known of a token without logging in to it.
+fn check_token(data: &DataDir, keys: &Keys) -> Result<(), Failure> {
+    let Keys::Pkcs11 { module, token, pin_file } = keys else { return Ok(()) };
+    if token.is_empty() {
+        return Err(Failure::new(
+            Code::Usage,
+            "--pkcs11-token is empty",
+            "give the token's label; `pkcs11-tool -L` lists tokens",
+        ));
+    }
+    // A bare file name is looked for where the system keeps its libraries.
+    if module.components().count() > 1
+        && let Err(error) = std::fs::metadata(module)
+    {
+        let missing = KeyError::Unavailable(format!("the module {}: {error}", module.display()));
+        return Err(Failure {
+            fix: "give the path of the module's shared library with --pkcs11-module".to_owned(),
+            ..keys_failure(&missing)
+        });
+    }
+    hsm::read_secret_file(pin_file, data.path()).map(drop).map_err(|error| keys_failure(&error))
+}
+
+/// Writes the configuration, or leaves the one that an interrupted attempt with the same options wrote.
+fn settle_configuration(data: &DataDir, renderings: &[String]) -> Result<(), Failure> {
+    let path = data.configuration();
+    match std::fs::read_to_string(&path) {
+        Ok(there) if renderings.contains(&there) => return Ok(()),
+        // No key and no certificate was made after it; only what somebody edited is worth keeping.
+        Ok(there) if !data.has_store() && Template::read(&there).is_some() => {}
+        Ok(_) => return Err(half_made(data)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+        Err(e) => return Err(data.unusable("read", &path, &e)),
+    }
+    match renderings.first() {
+        Some(text) => data.write_shared(&path, text.as_bytes()),
+        None => Ok(()),
+    }
+}
+
+fn half_made(data: &DataDir) -> Failure {
+    Failure::new(
+        Code::AlreadyInitialised,
+        format!(
+            "an interrupted init left a CA half made with other options, or an edited chancery.toml, in {}",
+            data.path().display()
+        ),
+        format!("repeat it with the same options, or remove {}", data.path().display()),
+    )
 }
 
 /// The usual ports if this user's ACME clients can listen on them, else two that anybody can.
 fn first_look_ports() -> (u16, u16) {
     let free = |port| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok();
-    if free(80) && free(443) { (80, 443) } else { (5002, 5001) }
+    if free(USUAL_PORTS.0) && free(USUAL_PORTS.1) { USUAL_PORTS } else { FREE_PORTS }
 }
 
 async fn create_hierarchy(
@@ -121,6 +201,13 @@ async fn create_hierarchy(
     store: &dyn Store,
     init: &Init,
 ) -> Result<(), Failure> {
+    let issuers = store.issuers().await.map_err(store_failure)?;
+    let organisation = distinguished_name(Some(&init.organisation), None)
+        .map_err(|e| Failure::new(Code::Usage, e, "give another --name"))?;
+    let ending = format!(",{organisation}");
+    if issuers.iter().any(|made| made.trial != init.trial || !made.subject_text.ends_with(&ending)) {
+        return Err(half_made(data));
+    }
     let algorithm = KeyAlgorithm::EcP256;
     let new = NewHierarchy {
         organisation: init.organisation.clone(),

@@ -28,21 +28,37 @@ impl Authority {
     /// # Errors
     /// [`AuthorityError::CrlShrinks`] if unexpired serials of the CRL before would be missing; others may pass.
     pub async fn publish_crl(&self, issuer: &IssuerId, shard: u32) -> Result<(), AuthorityError> {
+        self.publish_crl_for(None, issuer, shard).await
+    }
+
+    /// As [`Authority::publish_crl`], for an effect, which it ends in any case.
+    pub(super) async fn publish_crl_for(
+        &self,
+        effect: Option<EffectId>,
+        issuer: &IssuerId,
+        shard: u32,
+    ) -> Result<(), AuthorityError> {
         let mut attempt = 0;
         loop {
-            match self.try_publish_crl(issuer, shard).await {
+            match self.try_publish_crl(effect, issuer, shard).await {
                 Err(AuthorityError::Store(StoreError::Conflict)) if attempt + 1 < ATTEMPTS => attempt += 1,
                 other => return other,
             }
         }
     }
 
-    async fn try_publish_crl(&self, id: &IssuerId, shard: u32) -> Result<(), AuthorityError> {
+    async fn try_publish_crl(
+        &self,
+        effect: Option<EffectId>,
+        id: &IssuerId,
+        shard: u32,
+    ) -> Result<(), AuthorityError> {
         let now = self.signing_time()?;
         let issuer = self.issuer(id).await?;
         require_alive(&issuer, now)?;
         // Read before the rows, so that no effect is ended whose revocation was not seen.
-        let answered = self.waiting_for(id, shard).await?;
+        let mut answered = self.waiting_for(id, shard).await?;
+        answered.extend(effect.filter(|effect| !answered.contains(effect)));
         let before = self.store.crl(id.clone(), shard).await?;
         let not_after_from = before.as_ref().map_or(now, |crl| crl.this_update.min(now));
         let rows = self.store.shard_revocations(id.clone(), shard, not_after_from).await?;

@@ -8,7 +8,7 @@ use x509_cert::name::Name;
 
 use crate::audit::Action;
 use crate::id::IssuerId;
-use crate::issuance::{Approved, BuildError, Issuer, Kind, build, build_root};
+use crate::issuance::{Approved, BuildError, Issuer, IssuerError, Kind, build, build_root};
 use crate::pkix::name::distinguished_name;
 use crate::pkix::public_key::PublicKey;
 use crate::pkix::serial::SerialNumber;
@@ -88,11 +88,11 @@ impl Authority {
     ) -> Result<IssuerRecord, AuthorityError> {
         let now = self.signing_time()?;
         let (id, label) = names("root-1");
-        let key = self.own_key(&label, new).await?;
+        let draft = Draft { id: &id, label: &label, kind: IssuerKind::Root, parent: None, shards: 1 };
+        let record = self.intend(new, &draft, existing, now).await?;
+        let key = self.own_key(&label, new, &record).await?;
         let subject = ca_subject(new, "Root CA", key.public_key())?;
-        let draft =
-            IssuerDraft { id: &id, kind: IssuerKind::Root, subject: &subject, parent: None, shards: 1 };
-        let record = self.draft(new, draft, &key, existing, now).await?;
+        let record = self.identify(record, &subject, &key, now).await?;
         let approved = approved_ca(Kind::Root, "root", subject, key.public_key(), ROOT_VALIDITY, &id);
         let reserved = match self.interrupted(&approved.origin).await? {
             Some(reserved) => reserved,
@@ -115,16 +115,17 @@ impl Authority {
     ) -> Result<IssuerRecord, AuthorityError> {
         let now = self.signing_time()?;
         let (id, label) = names("issuing-1");
-        let key = self.own_key(&label, new).await?;
-        let subject = ca_subject(new, "Issuing CA", key.public_key())?;
-        let draft = IssuerDraft {
+        let draft = Draft {
             id: &id,
+            label: &label,
             kind: IssuerKind::Issuing,
-            subject: &subject,
             parent: Some(root.id.clone()),
             shards: new.shards.max(1),
         };
-        let record = self.draft(new, draft, &key, existing, now).await?;
+        let record = self.intend(new, &draft, existing, now).await?;
+        let key = self.own_key(&label, new, &record).await?;
+        let subject = ca_subject(new, "Issuing CA", key.public_key())?;
+        let record = self.identify(record, &subject, &key, now).await?;
         let approved =
             approved_ca(Kind::IssuingCa, "issuing-ca", subject, key.public_key(), ISSUING_VALIDITY, &id);
         let parent: Arc<Issuer> = self.issuer(&root.id).await?;
@@ -141,12 +142,17 @@ impl Authority {
         self.complete(record, &reserved, der).await
     }
 
-    /// The key of a label: made now, or by an attempt that was interrupted.
-    async fn own_key(
+    /// Stores that an issuer is going to be made, before its key is; or finds that an interrupted attempt did.
+    async fn intend(
         &self,
-        label: &KeyLabel,
         new: &NewHierarchy,
-    ) -> Result<Arc<dyn SigningKey>, AuthorityError> {
+        draft: &Draft<'_>,
+        existing: &[IssuerRecord],
+        now: Timestamp,
+    ) -> Result<IssuerRecord, AuthorityError> {
+        if let Some(interrupted) = existing.iter().find(|issuer| issuer.id == *draft.id) {
+            return Ok(interrupted.clone());
+        }
         if !new.signature_algorithm.fits(new.key_algorithm) {
             return Err(KeyError::Failed(format!(
                 "a key of kind {} can't make signatures of kind {:?}",
@@ -154,40 +160,67 @@ impl Authority {
             ))
             .into());
         }
-        match self.keys.generate(label, new.key_algorithm).await {
-            Ok(_) | Err(KeyError::Exists { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
-        Ok(self.keys.open(label, new.signature_algorithm).await?)
-    }
-
-    /// Stores an issuer without certificates, or finds the one that an interrupted attempt stored.
-    async fn draft(
-        &self,
-        new: &NewHierarchy,
-        draft: IssuerDraft<'_>,
-        key: &Arc<dyn SigningKey>,
-        existing: &[IssuerRecord],
-        now: Timestamp,
-    ) -> Result<IssuerRecord, AuthorityError> {
-        if let Some(interrupted) = existing.iter().find(|issuer| issuer.id == *draft.id) {
-            return Ok(interrupted.clone());
+        // Asked before the row that would make such a key ours: another CA's key must never be adopted, since a key
+        // has one serial space and one set of CRLs.
+        if self.keys.list().await?.iter().any(|key| key.label == *draft.label) {
+            return Err(KeyError::Exists { label: draft.label.to_string(), place: self.keys.place() }.into());
         }
         let record = IssuerRecord {
             id: draft.id.clone(),
             kind: draft.kind,
             state: IssuerState::Active,
-            subject: draft.subject.to_der().map_err(BuildError::from)?,
-            subject_text: draft.subject.to_string(),
-            key_label: key.label().clone(),
-            signature_algorithm: key.algorithm(),
-            public_key: key.public_key().spki_der().to_vec(),
+            subject: Vec::new(),
+            subject_text: String::new(),
+            key_label: draft.label.clone(),
+            signature_algorithm: new.signature_algorithm,
+            public_key: Vec::new(),
             certificates: Vec::new(),
-            parent: draft.parent,
+            parent: draft.parent.clone(),
             shards: draft.shards,
             trial: new.trial,
             created_at: now,
             version: Version::NEW,
+        };
+        let commit =
+            Commit { changes: vec![Change::PutIssuer(Box::new(record.clone()))], ..Commit::default() };
+        self.store.commit(commit).await?;
+        Ok(IssuerRecord { version: record.version.next(), ..record })
+    }
+
+    /// The key of an issuer that was intended: made now, or by the attempt that was interrupted.
+    async fn own_key(
+        &self,
+        label: &KeyLabel,
+        new: &NewHierarchy,
+        record: &IssuerRecord,
+    ) -> Result<Arc<dyn SigningKey>, AuthorityError> {
+        match self.keys.generate(label, new.key_algorithm).await {
+            Ok(_) | Err(KeyError::Exists { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let key = self.keys.open(label, record.signature_algorithm).await?;
+        if record.public_key.is_empty() || record.public_key == key.public_key().spki_der() {
+            return Ok(key);
+        }
+        Err(IssuerError::OtherKey { issuer: record.id.clone(), label: label.to_string() }.into())
+    }
+
+    /// Stores an intended issuer's subject and key, unless the interrupted attempt did.
+    async fn identify(
+        &self,
+        record: IssuerRecord,
+        subject: &Name,
+        key: &Arc<dyn SigningKey>,
+        now: Timestamp,
+    ) -> Result<IssuerRecord, AuthorityError> {
+        if !record.public_key.is_empty() {
+            return Ok(record);
+        }
+        let record = IssuerRecord {
+            subject: subject.to_der().map_err(BuildError::from)?,
+            subject_text: subject.to_string(),
+            public_key: key.public_key().spki_der().to_vec(),
+            ..record
         };
         let created = Action::IssuerCreated {
             issuer: record.id.clone(),
@@ -222,10 +255,10 @@ impl Authority {
     }
 }
 
-struct IssuerDraft<'a> {
+struct Draft<'a> {
     id: &'a IssuerId,
+    label: &'a KeyLabel,
     kind: IssuerKind,
-    subject: &'a Name,
     parent: Option<IssuerId>,
     shards: u32,
 }

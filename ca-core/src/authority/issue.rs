@@ -1,7 +1,7 @@
 //! Issuing for orders and for our own roles: judge, reserve, sign, commit.
 
 use crate::acme::order::OrderFailure;
-use crate::acme::{Order, OrderState};
+use crate::acme::{Authorization, Order, OrderState};
 use crate::audit::Action;
 use crate::id::{CredentialId, EffectId, OrderId, to_hex};
 use crate::issuance::{Approved, Issuer, Kind, approve_order, build, tbs_sha256};
@@ -43,30 +43,40 @@ impl Authority {
         if !matches!(order.state, OrderState::Processing { .. }) {
             return self.drop_effect(effect).await;
         }
-        let issuer = self.issuing().await?;
         let origin = Origin::Order { order: order.id, account: order.account };
+        // Judged also when an earlier attempt has reserved: what was right then may not be now.
+        let approved = match self.judge(&order, &authorizations, now).await? {
+            Ok(approved) => approved,
+            Err(failure) => {
+                if let Some(record) = self.left_over(&origin) {
+                    self.abandon(&record, "its order was refused when it was judged again").await?;
+                }
+                return self.fail_order(effect, order, failure, now).await;
+            }
+        };
+        let issuer = self.issuing().await?;
         let record = match self.unfinished(&origin, &issuer, now).await? {
             Some(record) => record,
             None => {
-                let policy = self.directory(&order.directory)?;
-                let profile = self.profile(&order.profile)?;
-                let approved = match approve_order(&order, &authorizations, policy, profile, now) {
-                    Ok(approved) => approved,
-                    Err(failure) => return self.fail_order(effect, order, failure, now).await,
-                };
-                if self.store.is_key_blocked(approved.public_key.hash()).await? {
-                    let detail = crate::pkix::csr::CsrError::BlockedKey.to_string();
-                    return self.fail_order(effect, order, OrderFailure::BadCsr { detail }, now).await;
-                }
                 self.observer.stage(Stage::Policy, watch.elapsed());
                 let version = (Row::Order(order.id), order.version);
-                self.reserve(&approved, &issuer, version, now).await?
+                match self.reserve(&approved, &issuer, version, now).await {
+                    Err(AuthorityError::Build(error)) => {
+                        tracing::error!(order = %order.id, %error, "a certificate could not be built");
+                        let detail = "the CA could not build the certificate; its log says why".to_owned();
+                        return self.fail_order(effect, order, OrderFailure::Internal { detail }, now).await;
+                    }
+                    other => other?,
+                }
             }
         };
         let der = match self.sign(&issuer, &record).await {
-            Err(AuthorityError::Sign(SignError::Key(SigningError::Refused { .. }))) => {
-                self.abandon(&record, "the key refused to sign").await?;
-                let detail = "the CA could not sign; its operators have been told".to_owned();
+            Err(AuthorityError::Sign(
+                error @ (SignError::Key(SigningError::Refused { .. }) | SignError::DoesNotVerify(_)),
+            )) => {
+                tracing::error!(order = %order.id, %error, "a certificate could not be signed");
+                self.abandon(&record, "the key did not sign it").await?;
+                let detail = "the CA could not sign; its log says why".to_owned();
                 return self.fail_order(effect, order, OrderFailure::Internal { detail }, now).await;
             }
             other => other?,
@@ -74,6 +84,34 @@ impl Authority {
         let state = OrderState::Valid { certificate: record.id.clone() };
         let done = vec![Change::PutOrder(Order { state, ..order }), Change::EffectDone(effect)];
         self.commit_certificate(&record, der, done).await
+    }
+
+    /// Judges an order from fresh rows: its account, authorizations, names, key and profile.
+    async fn judge(
+        &self,
+        order: &Order,
+        authorizations: &[Authorization],
+        now: Timestamp,
+    ) -> Result<Result<Approved, OrderFailure>, AuthorityError> {
+        let internal = |error: AuthorityError| OrderFailure::Internal { detail: error.to_string() };
+        let (policy, profile) = match (self.directory(&order.directory), self.profile(&order.profile)) {
+            (Ok(policy), Ok(profile)) => (policy, profile),
+            (Err(error), _) | (_, Err(error)) => return Ok(Err(internal(error))),
+        };
+        let account = self.store.account(order.account).await?;
+        if account.is_none_or(|account| account.require_valid().is_err()) {
+            let detail = "the account is not valid any more".to_owned();
+            return Ok(Err(OrderFailure::Unauthorized { detail }));
+        }
+        let approved = match approve_order(order, authorizations, policy, profile, now) {
+            Ok(approved) => approved,
+            Err(failure) => return Ok(Err(failure)),
+        };
+        if self.store.is_key_blocked(approved.public_key.hash()).await? {
+            let detail = crate::pkix::csr::CsrError::BlockedKey.to_string();
+            return Ok(Err(OrderFailure::BadCsr { detail }));
+        }
+        Ok(Ok(approved))
     }
 
     /// Issues a role's own certificate: the names and the profile are ours, the row gives the key.
@@ -160,6 +198,10 @@ impl Authority {
         })
     }
 
+    fn left_over(&self, origin: &Origin) -> Option<CertificateRecord> {
+        self.unfinished.lock().unwrap_or_else(PoisonError::into_inner).get(origin).cloned()
+    }
+
     /// The reservation that an earlier attempt left, if it may still be signed; one that is too old is abandoned.
     async fn unfinished(
         &self,
@@ -167,8 +209,7 @@ impl Authority {
         issuer: &Issuer,
         now: Timestamp,
     ) -> Result<Option<CertificateRecord>, AuthorityError> {
-        let left = self.unfinished.lock().unwrap_or_else(PoisonError::into_inner).get(origin).cloned();
-        match left {
+        match self.left_over(origin) {
             Some(record)
                 if record.id.issuer == issuer.record().id
                     && now.since(record.reserved_at) <= RESERVATION_LIFETIME =>

@@ -233,7 +233,9 @@ impl Authority {
             EffectKind::Revoke { certificate, reason, requested_by } => {
                 self.revoke_on_request(effect.id, certificate, reason, requested_by).await
             }
-            EffectKind::PublishCrl { issuer, shard } => self.publish_crl(&issuer, shard).await,
+            EffectKind::PublishCrl { issuer, shard } => {
+                self.publish_crl_for(Some(effect.id), &issuer, shard).await
+            }
         }
     }
 
@@ -243,6 +245,13 @@ impl Authority {
     /// The first issuer whose key does not sign.
     pub async fn health(&self) -> Result<(), AuthorityError> {
         let now = self.signing_time()?;
+        if let Some(issuer) =
+            self.store.issuers().await?.iter().find(|issuer| issuer.kind == IssuerKind::Issuing)
+            && !issuer.trial
+            && self.config.urls.is_loopback()
+        {
+            return Err(AuthorityError::LoopbackUrl);
+        }
         let mut checked = 0;
         for record in self.store.issuers().await? {
             if record.state == IssuerState::Active && record.kind == IssuerKind::Issuing {
@@ -309,6 +318,12 @@ impl Authority {
             return Err(AuthorityError::LoopbackUrl);
         }
         Ok(issuer)
+    }
+
+    /// Reads issuers anew when they are next needed: one changed.
+    fn forget_issuers(&self) {
+        self.issuers.write().unwrap_or_else(PoisonError::into_inner).clear();
+        *self.issuing.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     fn directory(&self, name: &DirectoryName) -> Result<&DirectoryPolicy, AuthorityError> {

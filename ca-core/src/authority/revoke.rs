@@ -7,8 +7,8 @@ use crate::audit::{Action, Actor, AuditEvent};
 use crate::id::{AccountId, EffectId, IssuerId};
 use crate::revocation::RevocationReason;
 use crate::store::{
-    CertificateId, CertificateRecord, CertificateState, Change, Commit, EffectKind, Origin, Revocation,
-    RevocationRequester, StoreError,
+    CertificateId, CertificateRecord, CertificateState, Change, Commit, EffectKind, IssuerKind, IssuerRecord,
+    IssuerState, Origin, Revocation, RevocationRequester, StoreError,
 };
 use crate::time::Timestamp;
 
@@ -26,11 +26,11 @@ pub enum RevokeError {
     /// It is not signed yet.
     #[error("the certificate '{0}' is being issued: try again in a moment")]
     NotIssued(CertificateId),
-    /// It is the certificate of a CA of ours, which would go on issuing all the same.
+    /// It is a root's own certificate: relying parties trust it until they remove it.
     #[error(
-        "'{certificate}' is the certificate of the issuer '{issuer}': revoking it would not stop that issuer"
+        "'{certificate}' is the certificate of the root '{issuer}': relying parties must stop trusting it instead"
     )]
-    OfIssuer {
+    OfRoot {
         /// Which certificate.
         certificate: CertificateId,
         /// Whose.
@@ -75,25 +75,42 @@ impl Authority {
             let now = self.clock.now();
             let record =
                 self.store.certificate(id.clone()).await?.ok_or_else(|| RevokeError::NotFound(id.clone()))?;
-            if let Origin::Issuer(issuer) = record.origin {
-                return Err(RevokeError::OfIssuer { certificate: id, issuer });
-            }
             match record.state {
                 CertificateState::Issued { .. } => {}
                 CertificateState::Reserved => return Err(RevokeError::NotIssued(id)),
                 CertificateState::Revoked { .. } | CertificateState::Abandoned { .. } => {
-                    if reason == RevocationReason::KeyCompromise {
+                    if blocks_key(&record, reason, &actor) {
                         self.block_key(&record, &actor, now).await?;
                     }
                     return Err(RevokeError::AlreadyRevoked(id));
                 }
             }
-            match self.store.commit(self.revocation(&record, reason, actor.clone(), done, now)).await {
+            let mut commit = self.revocation(&record, reason, actor.clone(), done, now);
+            commit.changes.extend(self.retirement(&record).await?);
+            let revoked = self.store.commit(commit).await;
+            if matches!(record.origin, Origin::Issuer(_)) {
+                self.forget_issuers();
+            }
+            match revoked {
                 Err(StoreError::Conflict) => {}
                 other => return Ok(other?),
             }
         }
         Err(StoreError::Conflict.into())
+    }
+
+    /// The certificate of an issuing CA takes its issuer out of service; a root's can't be revoked, since nobody who
+    /// trusts it would learn of that.
+    async fn retirement(&self, record: &CertificateRecord) -> Result<Option<Change>, RevokeError> {
+        let Origin::Issuer(id) = &record.origin else { return Ok(None) };
+        let issuer = self.store.issuers().await?.into_iter().find(|issuer| issuer.id == *id);
+        match issuer {
+            Some(issuer) if issuer.kind == IssuerKind::Issuing => {
+                let retired = IssuerRecord { state: IssuerState::Retired, ..issuer };
+                Ok(Some(Change::PutIssuer(Box::new(retired))))
+            }
+            _ => Err(RevokeError::OfRoot { certificate: record.id.clone(), issuer: id.clone() }),
+        }
     }
 
     /// Blocks the key of a certificate that was revoked for another reason before its key was known as compromised.
@@ -127,7 +144,7 @@ impl Authority {
         let revocation = Revocation { at: now, reason };
         let mut changes = vec![Change::RevokeCertificate { id: id.clone(), revocation }];
         let mut audit = vec![event(Action::CertificateRevoked { certificate: id.clone(), reason })];
-        if reason == RevocationReason::KeyCompromise {
+        if blocks_key(record, reason, &actor) {
             changes.push(compromised(record, now));
             audit.push(blocked(record, &actor, now));
         }
@@ -157,7 +174,7 @@ impl Authority {
         }
         match self.revoke_and(id, reason, actor, Some(effect)).await {
             Ok(()) => Ok(()),
-            Err(RevokeError::NotFound(_) | RevokeError::AlreadyRevoked(_) | RevokeError::OfIssuer { .. }) => {
+            Err(RevokeError::NotFound(_) | RevokeError::AlreadyRevoked(_) | RevokeError::OfRoot { .. }) => {
                 self.drop_effect(effect).await
             }
             Err(RevokeError::NotIssued(_)) => {
@@ -199,6 +216,17 @@ impl Authority {
         }
         Ok(!record.names.is_empty())
     }
+}
+
+/// keyCompromise blocks the key for ever, if somebody says so who answers for the key: its holder, the account that it
+/// was certified for, or an operator; not whoever holds authorizations for the same names.
+fn blocks_key(record: &CertificateRecord, reason: RevocationReason, actor: &Actor) -> bool {
+    reason == RevocationReason::KeyCompromise
+        && match (actor, &record.origin) {
+            (Actor::Account(account), Origin::Order { account: owner, .. }) => account == owner,
+            (Actor::Account(_), _) => false,
+            _ => true,
+        }
 }
 
 fn compromised(record: &CertificateRecord, at: Timestamp) -> Change {

@@ -4,8 +4,8 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use ca_core::acme::OrderState;
 use ca_core::acme::order::OrderFailure;
+use ca_core::acme::{Order, OrderState};
 use ca_core::audit::Actor;
 use ca_core::authority::{AuthorityError, Recovered, RevokeError};
 use ca_core::id::EffectId;
@@ -16,7 +16,7 @@ use ca_core::pkix::serial::SerialNumber;
 use ca_core::pkix::signed::assemble;
 use ca_core::random::SystemRandom;
 use ca_core::revocation::RevocationReason;
-use ca_core::signing::{KeyAlgorithm, Signature};
+use ca_core::signing::{KeyAlgorithm, KeyError, Signature};
 use ca_core::store::{
     CertificateId, CertificateState, Change, CrlRecord, Effect, EffectKind, IssuerKind, IssuerRecord,
     Revocation, RevocationRequester, RevokedCertificate,
@@ -25,7 +25,7 @@ use der::{Decode, Encode};
 use x509_cert::Certificate;
 use x509_cert::ext::pkix::{AuthorityKeyIdentifier, CrlDistributionPoints, SubjectAltName};
 
-use crate::ca::{Ca, csr, hierarchy};
+use crate::ca::{Ca, csr, hierarchy, profile_name};
 
 fn certificate_of(state: &OrderState) -> CertificateId {
     match state {
@@ -122,8 +122,9 @@ async fn nothing_outlives_its_issuer() {
     assert_eq!(record.not_after, end);
     ca.clock.set(end.plus(Duration::from_secs(1)));
     let account = ca.account().await;
-    let (_, effect) = ca.finalized_order(account, csr(&["a.example"]), &["a.example"]).await;
-    assert!(matches!(ca.authority.carry_out(effect).await, Err(AuthorityError::Build(_))));
+    let (order, effect) = ca.finalized_order(account, csr(&["a.example"]), &["a.example"]).await;
+    ca.authority.carry_out(effect).await.unwrap();
+    assert!(matches!(ca.order(&order).await.state, OrderState::Failed { .. }));
 }
 
 #[tokio::test]
@@ -238,14 +239,82 @@ async fn a_revocation_reaches_its_shards_crl_and_no_other() {
 }
 
 #[tokio::test]
-async fn a_ca_certificate_is_not_revoked_while_its_issuer_would_go_on_issuing() {
+async fn revoking_an_issuing_cas_certificate_takes_it_out_of_service_and_a_roots_is_refused() {
     let ca = Ca::create().await;
-    let listed = ca.store.certificates(Default::default(), None, 10).await.unwrap().rows;
-    assert_eq!(listed.len(), 2, "the root's and the issuing CA's");
-    for record in listed {
-        let refused = ca.authority.revoke(record.id, RevocationReason::Superseded, Actor::Authority).await;
-        assert!(matches!(refused, Err(RevokeError::OfIssuer { .. })), "{refused:?}");
-    }
+    let issued = issue(&ca, &["a.example"]).await;
+    let of = async |profile: &str| {
+        let listed = ca.store.certificates(Default::default(), None, 10).await.unwrap().rows;
+        listed.into_iter().find(|record| record.profile.as_str() == profile).unwrap().id
+    };
+    let operator = Actor::Operator { uid: 0 };
+    let refused =
+        ca.authority.revoke(of("root").await, RevocationReason::KeyCompromise, operator.clone()).await;
+    assert!(matches!(refused, Err(RevokeError::OfRoot { .. })), "{refused:?}");
+
+    let issuing = of("issuing-ca").await;
+    ca.authority.revoke(issuing.clone(), RevocationReason::KeyCompromise, operator.clone()).await.unwrap();
+    carry_out_all(&ca).await;
+    assert!(crl_lists(&ca, &issuing).await, "on the root's CRL");
+    let account = ca.account().await;
+    let (_, effect) = ca.finalized_order(account, csr(&["b.example"]), &["b.example"]).await;
+    assert!(matches!(ca.authority.carry_out(effect).await, Err(AuthorityError::NoIssuer)));
+    assert!(matches!(ca.authority.health().await, Err(AuthorityError::NoIssuer)));
+    // What it signed can still be revoked.
+    ca.authority.revoke(issued.clone(), RevocationReason::Superseded, operator).await.unwrap();
+    let shard = ca.store.certificate(issued.clone()).await.unwrap().unwrap().shard;
+    ca.authority.publish_crl(&issued.issuer, shard).await.unwrap();
+    assert!(crl_lists(&ca, &issued).await);
+}
+
+#[tokio::test]
+async fn a_key_that_another_ca_left_is_never_adopted() {
+    let ca = Ca::create().await;
+    let other = ca.on_another_store();
+    let refused = other.create_hierarchy(&hierarchy(KeyAlgorithm::EcP256)).await;
+    assert!(matches!(refused, Err(AuthorityError::Key(KeyError::Exists { .. }))), "{refused:?}");
+}
+
+#[tokio::test]
+async fn an_order_whose_account_ended_meanwhile_is_not_issued() {
+    let ca = Ca::create().await;
+    issue(&ca, &["warm.example"]).await;
+    ca.keys_away.store(true, Ordering::SeqCst);
+    let account = ca.account().await;
+    let (order, effect) = ca.finalized_order(account, csr(&["a.example"]), &["a.example"]).await;
+    ca.authority.carry_out(effect.clone()).await.unwrap_err();
+    let reserved = ca.store.reserved_certificates(10).await.unwrap().remove(0).id;
+    let ended = ca.store.account(account).await.unwrap().unwrap().deactivated(ca.clock_now());
+    ca.commit(vec![Change::PutAccount(ended)], vec![]).await;
+    ca.keys_away.store(false, Ordering::SeqCst);
+    ca.authority.carry_out(effect).await.unwrap();
+    let state = ca.order(&order).await.state;
+    assert!(matches!(state, OrderState::Failed { failure: OrderFailure::Unauthorized { .. } }), "{state:?}");
+    let status = ca.store.certificate_status(reserved).await.unwrap().unwrap();
+    assert!(matches!(status.state, CertificateState::Abandoned { .. }));
+}
+
+#[tokio::test]
+async fn a_profile_that_the_directory_does_not_offer_is_not_issued() {
+    let ca = Ca::create().await;
+    let account = ca.account().await;
+    let (order, effect) = ca.finalized_order(account, csr(&["a.example"]), &["a.example"]).await;
+    // As a front end could write it.
+    let order = Order { profile: profile_name("code-signing"), ..ca.order(&order).await };
+    ca.commit(vec![Change::PutOrder(order.clone())], vec![]).await;
+    ca.authority.carry_out(effect).await.unwrap();
+    let state = ca.order(&order).await.state;
+    assert!(matches!(state, OrderState::Failed { failure: OrderFailure::Internal { .. } }), "{state:?}");
+}
+
+#[tokio::test]
+async fn keycompromise_by_an_account_that_is_not_the_owner_revokes_and_blocks_nothing() {
+    let ca = Ca::create().await;
+    let id = issue(&ca, &["a.example"]).await;
+    let key = ca.store.certificate(id.clone()).await.unwrap().unwrap().key;
+    let stranger = ca.account().await;
+    let actor = Actor::Account(stranger);
+    ca.authority.revoke(id, RevocationReason::KeyCompromise, actor).await.unwrap();
+    assert!(!ca.store.is_key_blocked(key).await.unwrap());
 }
 
 #[tokio::test]

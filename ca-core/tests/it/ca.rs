@@ -117,7 +117,7 @@ pub struct Ca {
     pub keys_away: Arc<AtomicBool>,
     keys: Arc<dyn KeyBackend>,
     urls: PkiUrls,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 pub fn directory() -> DirectoryName {
@@ -177,7 +177,7 @@ impl Ca {
             Arc::clone(&clock) as Arc<dyn Clock>,
             Arc::new(Unobserved),
         );
-        Self { authority, store, clock, keys_away, keys, urls, _directory: directory }
+        Self { authority, store, clock, keys_away, keys, urls, directory }
     }
 
     /// A CA with a root and an issuing CA.
@@ -198,6 +198,19 @@ impl Ca {
         );
         authority.recover().await.unwrap();
         Self { authority, ..self }
+    }
+
+    /// An authority on the same keys and an empty store, as after the data directory was lost.
+    pub fn on_another_store(&self) -> Authority {
+        let options = WriterOptions { min_free_bytes: 0, ..WriterOptions::default() };
+        let store = Writer::open(&self.directory.path().join("other"), options).unwrap();
+        Authority::new(
+            config(self.urls.clone()),
+            store,
+            Arc::clone(&self.keys),
+            Arc::clone(&self.clock) as Arc<dyn Clock>,
+            Arc::new(Unobserved),
+        )
     }
 
     pub fn clock_now(&self) -> Timestamp {

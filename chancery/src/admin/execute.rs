@@ -244,7 +244,9 @@ fn answer_page<T, K: ToString>(page: Page<T, K>, view: impl Fn(&T) -> Value) -> 
     Answer::Page { rows: page.rows.iter().map(view).collect(), next: page.next.map(|next| next.to_string()) }
 }
 
-fn not_found(noun: &str, id: &str) -> Failure {
+/// Says that there is no such row.
+#[must_use]
+pub fn not_found(noun: &str, id: &str) -> Failure {
     let shown: String = id.chars().take(80).flat_map(char::escape_default).collect();
     Failure::new(
         Code::NotFound,
@@ -293,9 +295,11 @@ fn revoke_failure(error: RevokeError) -> Failure {
         error @ RevokeError::AlreadyRevoked(_) => {
             Failure::new(Code::Conflict, error, "nothing is left to do")
         }
-        error @ RevokeError::OfIssuer { .. } => {
-            Failure::new(Code::Usage, error, "keep the issuer's key safe; a CA whose key is lost or stolen needs a new hierarchy")
-        }
+        error @ RevokeError::OfRoot { .. } => Failure::new(
+            Code::Usage,
+            error,
+            "remove the root from the trust stores that hold it; `chancery certificate revoke` takes an issuing CA out of service",
+        ),
         error @ RevokeError::NotIssued(_) => {
             Failure::new(Code::Conflict, error, "run the command again in a moment")
         }

@@ -1,5 +1,6 @@
 //! The commands and their options, with examples for each.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use ca_core::revocation::RevocationReason;
@@ -248,7 +249,7 @@ pub(super) struct CertificateList {
     pub expires_before: Option<String>,
     /// At most so many
     #[arg(long, value_name = "N")]
-    pub limit: Option<usize>,
+    pub limit: Option<NonZeroUsize>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -258,7 +259,7 @@ pub(super) enum AccountCommand {
     List {
         /// At most so many
         #[arg(long, value_name = "N")]
-        limit: Option<usize>,
+        limit: Option<NonZeroUsize>,
     },
     /// Show one
     #[command(after_help = "Examples:\n  chancery account show 06pk6og0u8b4f8t2v1q3c9d5ro")]
@@ -286,7 +287,7 @@ pub(super) enum OrderCommand {
         account: Option<String>,
         /// At most so many
         #[arg(long, value_name = "N")]
-        limit: Option<usize>,
+        limit: Option<NonZeroUsize>,
     },
     /// Show one, with every validation attempt
     #[command(after_help = "Examples:\n  chancery order show 06pk6og0u8b4f8t2v1q3c9d5ro --json")]

@@ -1,11 +1,10 @@
 //! Completion scripts.
 
-use std::io::Write;
+use super::output::Output;
 
 /// Prints the script that completes this command line in a shell.
-pub(super) fn print(shell: clap_complete::Shell) {
+pub(super) fn print(shell: clap_complete::Shell, output: &Output) {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut super::command(), "chancery", &mut script);
-    // A reader that left wants no more of it.
-    let _ = std::io::stdout().write_all(&script);
+    output.raw(&String::from_utf8_lossy(&script));
 }

@@ -1,6 +1,7 @@
 //! The commands that look at, and change, what the CA holds: sent to a running server, or carried out here.
 
 use std::io;
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use store::lock::CaLock;
 use super::arguments::{AccountCommand, CertificateCommand, CertificateList, IssuerCommand, OrderCommand};
 use super::output::{Column, Output};
 use crate::admin::client::Client;
-use crate::admin::execute::Administration;
+use crate::admin::execute::{Administration, not_found};
 use crate::admin::{Answer, Request};
 use crate::config::{Config, LogFormat};
 use crate::data::DataDir;
@@ -94,10 +95,21 @@ impl Session {
         }
     }
 
+    /// Whether there is a root or issuing CA of this id: a mistyped one would look as if it had issued nothing.
+    async fn check_issuer(&mut self, id: &str) -> Result<(), Failure> {
+        for kind in [IssuerKind::Issuing, IssuerKind::Root] {
+            let issuers = self.rows(None, |_| Ok(Request::Issuers { kind })).await?;
+            if issuers.iter().any(|issuer| issuer.get("id").and_then(Value::as_str) == Some(id)) {
+                return Ok(());
+            }
+        }
+        Err(not_found("issuer", id))
+    }
+
     /// Every row, or the first `limit`; `request` makes the request for the page that begins at a place.
     async fn rows(
         &mut self,
-        limit: Option<usize>,
+        limit: Option<NonZeroUsize>,
         request: impl Fn(Option<String>) -> Result<Request, Failure>,
     ) -> Result<Vec<Value>, Failure> {
         let mut all = Vec::new();
@@ -108,9 +120,9 @@ impl Session {
             };
             all.extend(rows);
             if let Some(limit) = limit
-                && all.len() >= limit
+                && all.len() >= limit.get()
             {
-                all.truncate(limit);
+                all.truncate(limit.get());
                 return Ok(all);
             }
             match next {
@@ -166,6 +178,9 @@ pub(super) async fn certificates(
         CertificateCommand::List(list) => {
             let filter = filter(&list)?;
             let mut session = Session::open(data, false).await?;
+            if let Some(issuer) = &list.issuer {
+                session.check_issuer(issuer).await?;
+            }
             let rows = session
                 .rows(list.limit, |after| {
                     let after = after.map(|after| after.parse().map_err(|_| unexpected())).transpose()?;

@@ -19,6 +19,7 @@ use crate::{logging, serve as serving, setup};
 
 /// `chancery up`.
 pub(super) async fn up(data: &DataDir, up: Up, handed: Handed, output: &Output) -> Result<(), Failure> {
+    let keys = keys(up.keys)?;
     let first = !data.roots_pem().exists();
     if first {
         logging::start(LogFormat::Auto, "info");
@@ -28,7 +29,7 @@ pub(super) async fn up(data: &DataDir, up: Up, handed: Handed, output: &Output) 
             pki_url: Some("http://127.0.0.1:8080".to_owned()),
             trial: true,
             organisation: up.name,
-            keys: keys(up.keys)?,
+            keys,
         };
         let software = init.keys == Keys::Software;
         setup::init(data, &init).await?;
@@ -164,7 +165,21 @@ fn keys(options: KeyOptions) -> Result<Keys, Failure> {
         })
     };
     match options.key_backend {
-        KeyBackend::Software => Ok(Keys::Software),
+        KeyBackend::Software => {
+            let given = [
+                ("module", options.pkcs11_module.is_some()),
+                ("token", options.pkcs11_token.is_some()),
+                ("pin-file", options.pkcs11_pin_file.is_some()),
+            ];
+            match given.into_iter().find(|(_, given)| *given) {
+                None => Ok(Keys::Software),
+                Some((option, _)) => Err(Failure::new(
+                    Code::Usage,
+                    format!("--pkcs11-{option} was given without --key-backend pkcs11"),
+                    "add --key-backend pkcs11, or leave the options of the token away for keys in files",
+                )),
+            }
+        }
         KeyBackend::Pkcs11 => {
             let pin_file = needed(options.pkcs11_pin_file, "pkcs11-pin-file")?;
             // Relative to where the command was typed, not to the data directory.
@@ -178,7 +193,12 @@ fn keys(options: KeyOptions) -> Result<Keys, Failure> {
             let token = options.pkcs11_token.ok_or_else(|| {
                 Failure::new(Code::Usage, "--pkcs11-token is needed with --key-backend pkcs11", "see --help")
             })?;
-            Ok(Keys::Pkcs11 { module: needed(options.pkcs11_module, "pkcs11-module")?, token, pin_file })
+            let mut module = needed(options.pkcs11_module, "pkcs11-module")?;
+            // As with the PIN file; a bare name is looked for where the system keeps its libraries.
+            if module.components().count() > 1 {
+                module = std::path::absolute(&module).unwrap_or(module);
+            }
+            Ok(Keys::Pkcs11 { module, token, pin_file })
         }
     }
 }

@@ -45,13 +45,18 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(2);
         }
         Err(error) => {
-            // Writing help fails only if nobody reads it.
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+            let code = error.exit_code();
+            return match error.print() {
+                // Help that nobody could read.
+                Err(unwritten) if code == 0 && unwritten.kind() != std::io::ErrorKind::BrokenPipe => {
+                    ExitCode::FAILURE
+                }
+                _ => ExitCode::from(u8::try_from(code).unwrap_or(2)),
+            };
         }
     };
     let output = Output::new(parsed.json);
-    match dispatch(parsed, &output) {
+    match dispatch(parsed, &output).and_then(|()| output.written()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             output.failure(&failure);
@@ -62,7 +67,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn dispatch(arguments: Arguments, output: &Output) -> Result<(), Failure> {
     if let Command::Completions { shell } = arguments.command {
-        completions::print(shell);
+        completions::print(shell, output);
         return Ok(());
     }
     let data = DataDir::new(&arguments.data)?;

@@ -1,19 +1,22 @@
 //! What commands print: JSON for programs, short aligned tables for people, colour on a terminal only.
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::OnceLock;
 
 use anstyle::{AnsiColor, Style};
 use serde_json::{Value, json};
 
-use crate::failure::Failure;
+use crate::failure::{Code, Failure};
 
 /// A column of a table: its heading and the field it shows.
 pub type Column = (&'static str, &'static str);
 
 /// How to print.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Output {
     json: bool,
+    /// The first error of writing to standard output.
+    unwritten: OnceLock<io::Error>,
 }
 
 /// A good, doubtful or bad word.
@@ -31,7 +34,7 @@ impl Output {
     /// JSON or text.
     #[must_use]
     pub const fn new(json: bool) -> Self {
-        Self { json }
+        Self { json, unwritten: OnceLock::new() }
     }
 
     /// Whether programs read this.
@@ -66,8 +69,25 @@ impl Output {
     /// Prints text as it is.
     pub fn raw(&self, text: &str) {
         let mut stdout = io::stdout().lock();
-        // A reader that left (`| head`) wants no more of it.
-        let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+        if let Err(error) = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+            // The first one is kept: it says why.
+            let _ = self.unwritten.set(error);
+        }
+    }
+
+    /// Whether everything was written.
+    ///
+    /// # Errors
+    /// [`Code::System`] if not, unless the reader left (`| head`): it wants no more.
+    pub fn written(&self) -> Result<(), Failure> {
+        match self.unwritten.get() {
+            Some(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(
+                Code::System,
+                format!("what was to be printed can't be written: {error}"),
+                "check where standard output goes; what the command did stays done",
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// Prints one object.

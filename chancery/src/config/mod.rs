@@ -354,7 +354,10 @@ pub fn default_profiles() -> BTreeMap<ProfileName, ProfileConfig> {
 }
 
 /// The environment's variables that are text.
-fn environment() -> Result<Vec<(String, String)>, Failure> {
+///
+/// # Errors
+/// [`Code::Configuration`] if one of ours is not.
+pub fn environment() -> Result<Vec<(String, String)>, Failure> {
     let mut variables = Vec::new();
     for (name, value) in std::env::vars_os() {
         let Ok(name) = name.into_string() else { continue };

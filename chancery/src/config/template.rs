@@ -3,6 +3,10 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
+use hsm::BackendKind;
+
+use super::Config;
+
 /// What the file is written for.
 #[derive(Clone, Debug)]
 pub struct Template {
@@ -46,6 +50,29 @@ pub enum Keys {
 }
 
 impl Template {
+    /// What a text was rendered from; `None` if it is not as [`Template::render`] makes it: somebody edited it.
+    #[must_use]
+    pub fn read(text: &str) -> Option<Self> {
+        let config = Config::parse("chancery.toml", text, []).ok()?;
+        let keys = match config.keys.backend {
+            BackendKind::Software => Keys::Software,
+            BackendKind::Pkcs11 => Keys::Pkcs11 {
+                module: config.keys.module?,
+                token: config.keys.token?,
+                pin_file: config.keys.pin_file?,
+            },
+        };
+        let template = |purpose| Self {
+            purpose,
+            acme_url: config.acme.public_url.clone(),
+            pki_url: config.pki.public_url.clone(),
+            http01_port: config.acme.http01_port,
+            tls_alpn01_port: config.acme.tls_alpn01_port,
+            keys: keys.clone(),
+        };
+        [Purpose::FirstLook, Purpose::Service].map(template).into_iter().find(|made| made.render() == text)
+    }
+
     /// The file's text.
     #[must_use]
     pub fn render(&self) -> String {
@@ -272,7 +299,6 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
 
     fn templates() -> Vec<Template> {
         let pkcs11 = Keys::Pkcs11 {
@@ -305,6 +331,16 @@ mod tests {
             if let Keys::Pkcs11 { token, .. } = &template.keys {
                 assert_eq!(config.keys.token.as_ref(), Some(token));
             }
+        }
+    }
+
+    #[test]
+    fn what_was_edited_is_told_from_what_was_written() {
+        for template in templates() {
+            let text = template.render();
+            let read = Template::read(&text).unwrap();
+            assert_eq!((read.purpose, &read.keys), (template.purpose, &template.keys));
+            assert!(Template::read(&format!("{text}# mine\n")).is_none());
         }
     }
 

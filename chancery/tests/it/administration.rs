@@ -108,6 +108,13 @@ fn what_is_not_there_is_said() {
     }
     assert_eq!(site.error(&["certificate", "list", "--name", "-bad-"])["code"], "usage");
     assert_eq!(site.error(&["certificate", "revoke", "0a", "--reason", "boredom"])["code"], "usage");
+    assert_eq!(site.error(&["certificate", "list", "--issuer", "nope"])["code"], "not_found");
+    for issuer in ["issuing-1", "root-1"] {
+        assert!(!site.json(&["certificate", "list", "--issuer", issuer]).as_array().unwrap().is_empty());
+    }
+    for list in ["certificate", "account", "order"] {
+        assert_eq!(site.error(&[list, "list", "--limit", "0"])["code"], "usage");
+    }
 }
 
 #[test]
@@ -179,4 +186,41 @@ fn doctor_finds_a_healthy_ca_healthy_and_a_broken_one_broken() {
     assert!(failed(&checks).contains(&"permissions".to_owned()), "{checks}");
     let human = text(&site.run(&["doctor"]).stdout);
     assert!(human.contains("fix: chmod 0600"), "{human}");
+}
+
+#[test]
+fn doctor_names_what_is_open_and_makes_nothing() {
+    use std::os::unix::fs::PermissionsExt;
+    let site = Site::new();
+    site.json(&["init", "--trial", "--public-url", "https://ca.example.org"]);
+    let doctor = || -> Vec<Value> {
+        let output = site.run(&["doctor", "--json"]);
+        let checks: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+        checks.into_iter().filter(|check| check["status"] == "FAIL").collect()
+    };
+    let of = |checks: &[Value], id: &str| -> Vec<String> {
+        checks.iter().filter(|check| check["id"] == id).map(|check| field(check, "detail")).collect()
+    };
+    assert_eq!(of(&doctor(), "permissions"), Vec::<String>::new());
+    let keys = std::fs::read_dir(site.data().join("keys")).unwrap().map(|file| file.unwrap().path());
+    let key = keys.into_iter().find(|path| path.extension().is_some_and(|e| e == "key")).unwrap();
+    for (path, open, closed) in [
+        (site.data(), 0o770, 0o700),
+        (site.data(), 0o701, 0o700),
+        (site.data().join("run"), 0o702, 0o700),
+        (site.data().join("store.db"), 0o604, 0o600),
+        (key, 0o640, 0o600),
+    ] {
+        let set = |mode| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        set(open);
+        let said = of(&doctor(), "permissions");
+        assert!(said.len() == 1 && said[0].contains(path.to_str().unwrap()), "{path:?}: {said:?}");
+        set(closed);
+    }
+    // Without its keys and its lock: neither is made anew.
+    for gone in ["keys", "ca.lock"] {
+        std::fs::rename(site.data().join(gone), site.directory.path().join(gone)).unwrap();
+    }
+    assert!(of(&doctor(), "keys")[0].contains("missing"));
+    assert!(!site.data().join("keys").exists() && !site.data().join("ca.lock").exists());
 }

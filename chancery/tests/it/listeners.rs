@@ -2,6 +2,8 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use crate::harness::{Site, get};
@@ -26,6 +28,30 @@ fn a_header_that_never_ends_is_cut_off() {
         );
     }
     assert_eq!(site.get("pki", "/roots.pem").0, 200);
+}
+
+/// A handshake that ends well and then silence, with either protocol offered.
+#[test]
+fn a_tls_connection_that_asks_nothing_is_cut_off() {
+    let mut site = Site::new();
+    site.set("CHANCERY__LISTEN__HEADER_TIMEOUT_SECONDS", "1");
+    let (_server, _) = site.up();
+    let address = site.address("acme").to_string();
+    for protocols in ["http/1.1", "h2,http/1.1"] {
+        let mut client = Command::new("openssl")
+            .args(["s_client", "-quiet", "-alpn", protocols, "-connect", &address])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        // Held open, or the client would end by itself.
+        let stdin = client.stdin.take();
+        let (ended, end) = mpsc::channel();
+        std::thread::spawn(move || ended.send(client.wait().is_ok()));
+        assert_eq!(end.recv_timeout(Duration::from_secs(20)), Ok(true), "{protocols}: still open");
+        drop(stdin);
+    }
 }
 
 #[test]

@@ -27,9 +27,10 @@ pub(super) fn append(connection: &Connection, events: &[AuditEvent]) -> Outcome<
     let Some(latest) = events.iter().map(|event| event.at).max() else {
         return Ok(());
     };
-    let before = newest(connection)?;
-    if before.is_none_or(|before| before < latest) {
-        set_counter(connection, NEWEST, latest.as_millis())?;
+    let stored = stored_counter(connection, NEWEST)?;
+    let newest = newest(connection)?.map_or(latest, |before| before.max(latest)).as_millis();
+    if stored != Some(newest) {
+        set_counter(connection, NEWEST, newest)?;
     }
     let first = add_to_counter(connection, COUNT, count)? - count;
     for (index, event) in (first..).zip(events) {

@@ -14,7 +14,6 @@ use ca_core::time::Timestamp;
 use rusqlite::types::Value;
 use rusqlite::{Connection, Row, params, params_from_iter};
 
-use super::{SharedStore, audit};
 use super::certificates::{
     CertificateRow, Shard, certificate_row, name_key, read_record, select_records, select_status,
 };
@@ -23,6 +22,7 @@ use super::row::{
     Document, ORDER_STATES, Outcome, all, check_hash, corrupt, counter, describe, document, first, from_json,
     id_value, read_document, signed, to_json, unsigned,
 };
+use super::{SharedStore, audit};
 
 impl<C: Commits> SharedStore<C> {
     fn read<T: Send + 'static>(

@@ -261,7 +261,8 @@ impl Writer {
 
     /// Whether all of the log could be merged and cut off.
     fn truncated_log(&self) -> bool {
-        let busy = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
+        let busy =
+            self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
         matches!(busy, Ok(0))
     }
 

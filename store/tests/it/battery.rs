@@ -47,6 +47,7 @@ macro_rules! run_battery {
             effects_are_carried_out_once
             blocked_keys_stay_blocked
             audit_entries_are_dense_and_exact
+            the_newest_event_is_the_latest_not_the_last
             a_watcher_wakes_on_its_topic
             sizes_are_told
         );
@@ -530,6 +531,15 @@ pub async fn audit_entries_are_dense_and_exact(store: TheStore) {
     assert_eq!(store.audit(4, 1).await.unwrap(), stored[4..5]);
     assert_eq!(store.audit(6, 10).await, Ok(Vec::new()));
     assert_eq!(store.newest_event_at().await, Ok(Some(after(5))));
+}
+
+pub async fn the_newest_event_is_the_latest_not_the_last(store: TheStore) {
+    // The clock may be behind between commits and within one.
+    for (times, newest) in [(vec![100], 100), (vec![50], 100), (vec![10, 120, 20], 120), (vec![30], 120)] {
+        let audit = times.into_iter().map(|at| event("at", after(at))).collect();
+        store.commit(Commit { audit, ..Commit::default() }).await.unwrap();
+        assert_eq!(store.newest_event_at().await, Ok(Some(after(newest))));
+    }
 }
 
 pub async fn a_watcher_wakes_on_its_topic(store: TheStore) {

@@ -9,6 +9,8 @@ use ca_core::store::{
     Role, Store, StoreError, Version,
 };
 
+use store::sqlite::check_copy;
+
 use crate::fixtures::*;
 
 /// What was stored, and is about to be damaged.
@@ -150,6 +152,66 @@ async fn every_changed_column_is_found() {
             other => panic!("{sql}: {other:?}"),
         }
     }
+}
+
+#[tokio::test]
+async fn the_check_of_a_copy_finds_and_names_what_was_changed() {
+    // What is damaged, and what the finding says of where.
+    for (sql, place) in [
+        ("UPDATE certificates SET state = 'issued'", "table certificates, row issuing-1-"),
+        ("UPDATE certificates SET state = 'issued'", "table crl_shards, row issuing-1/2"),
+        ("UPDATE certificates SET number = 2", "table certificate"),
+        ("DELETE FROM certificates", "table counters, row revision"),
+        ("UPDATE certificate_der SET der = x'30'", "table certificate_der, row issuing-1-"),
+        ("DELETE FROM certificate_names", "table certificate_names, row issuing-1-"),
+        ("DELETE FROM crl_shards", "table crl_shards, row issuing-1/2"),
+        ("UPDATE crl_shards SET last_number = 1", "table crl_shards, row issuing-1"),
+        ("UPDATE crls SET der = x'30'", "table crls, row issuing-1/2"),
+        ("UPDATE audit SET entry = x'7b7d' WHERE position = 1", "table audit, row 1:"),
+        ("UPDATE audit SET leaf_hash = zeroblob(32) WHERE position = 2", "table audit, row 2:"),
+        ("DELETE FROM audit WHERE position = 1", "table audit, row 1:"),
+        ("DELETE FROM audit WHERE position = 3", "table audit, row 3:"),
+        ("DELETE FROM audit", "table audit, row 0:"),
+        ("DELETE FROM orders", "table counters, row orders.open"),
+        ("UPDATE accounts SET version = 7", "table accounts, row "),
+        ("UPDATE orders SET account = zeroblob(16)", "table orders, row "),
+        ("UPDATE authorizations SET state = 'valid ' ", "table authorizations, row "),
+        ("UPDATE issuers SET version = 9", "table issuers, row issuing-1:"),
+        ("UPDATE credentials SET body = body || ' '", "table credentials, row "),
+        ("UPDATE blocked_keys SET detail = 'fine'", "table blocked_keys, row "),
+        ("UPDATE effects SET body = body || ' '", "table effects, row "),
+        ("UPDATE counters SET value = 1 WHERE name = 'audit.newest'", "table counters, row audit.newest"),
+    ] {
+        let stored = Stored::new().await;
+        let scratch = tempfile::tempdir().unwrap();
+        let check = || check_copy(stored.direct.dir.path(), scratch.path());
+        assert_eq!(check(), Ok(()), "before {sql}");
+        stored.damage(sql);
+        match check() {
+            Err(StoreError::Corrupt(text)) => assert!(text.contains(place), "{sql}: {text}"),
+            other => panic!("{sql}: {other:?}"),
+        }
+        assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0);
+    }
+}
+
+#[tokio::test]
+async fn the_check_of_a_copy_tells_of_a_few_faults_and_of_a_lost_table() {
+    let stored = Stored::new().await;
+    stored.damage("UPDATE audit SET entry = x'7b7d'");
+    stored.damage("UPDATE counters SET value = value + 1");
+    let scratch = tempfile::tempdir().unwrap();
+    let check = || check_copy(stored.direct.dir.path(), scratch.path());
+    let Err(StoreError::Corrupt(text)) = check() else { panic!() };
+    assert_eq!(text.split("; ").count(), 5, "{text}");
+
+    let stored = Stored::new().await;
+    let raw = rusqlite::Connection::open(stored.direct.dir.path().join("store.db")).unwrap();
+    raw.execute_batch("DROP TABLE blocked_keys").unwrap();
+    let Err(StoreError::Corrupt(text)) = check_copy(stored.direct.dir.path(), scratch.path()) else {
+        panic!()
+    };
+    assert!(text.contains("blocked_keys"), "{text}");
 }
 
 #[tokio::test]

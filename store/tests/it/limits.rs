@@ -7,7 +7,7 @@ use ca_core::acme::OrderState;
 use ca_core::acme::order::OrderFailure;
 use ca_core::pkix::public_key::KeyHash;
 use ca_core::store::{AcmeReads, CertificateReads, Change, Commit, Commits, StoreError, Version};
-use store::sqlite::{Writer, WriterOptions};
+use store::sqlite::{Writer, WriterOptions, check_copy};
 
 use crate::fixtures::*;
 
@@ -138,4 +138,25 @@ async fn a_full_disk_refuses_and_recovers() {
                 .await;
         }
     }
+}
+
+/// Needs a file system of its own, so it says nothing where this user may mount none.
+#[tokio::test]
+async fn a_disk_too_full_for_the_copy_is_not_damage() {
+    let Direct { dir, store } = Direct::open();
+    for _ in 0..40 {
+        let mut account = account(NOW);
+        account.contacts = vec!["x".repeat(100_000)];
+        store.commit(change(Change::PutAccount(account))).await.unwrap();
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let Some(disk) = SmallDisk::mount(scratch.path()) else {
+        eprintln!("no tmpfs can be mounted as this user: not tested");
+        return;
+    };
+    let result = check_copy(dir.path(), disk.0);
+    assert!(matches!(&result, Err(StoreError::Full(why)) if why.contains("no copy")), "{result:?}");
+    assert_eq!(std::fs::read_dir(disk.0).unwrap().count(), 0);
+    drop(disk);
+    assert_eq!(check_copy(dir.path(), scratch.path()), Ok(()));
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
-use ca_core::store::{AcmeReads, AuthorityReads, Change, Commits, Store, StoreError};
+use ca_core::store::{AcmeReads, AuthorityReads, Change, Commit, Commits, Store, StoreError};
 use prometheus_client::registry::Registry;
 use store::permissions::Sharing;
 use store::sqlite::{OpenError, Writer, WriterOptions};
@@ -32,6 +32,69 @@ async fn what_was_committed_is_there_after_a_restart() {
     ));
     let again = Writer::open(dir.path(), options()).unwrap();
     assert!(again.account(account.id).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn the_newest_time_is_remembered_over_a_restart_with_the_clock_behind() {
+    let Direct { dir, store } = Direct::open();
+    let log = |at| Commit { audit: vec![event("at", after(at))], ..Commit::default() };
+    store.commit(log(100)).await.unwrap();
+    store.commit(log(50)).await.unwrap();
+    store.close().await;
+    let again = Writer::open(dir.path(), options()).unwrap();
+    assert_eq!(again.newest_event_at().await, Ok(Some(after(100))));
+    again.close().await;
+
+    // As a store is that never counted it.
+    let raw = rusqlite::Connection::open(dir.path().join("store.db")).unwrap();
+    assert_eq!(raw.execute("DELETE FROM counters WHERE name = 'audit.newest'", []), Ok(1));
+    drop(raw);
+    let again = Writer::open(dir.path(), options()).unwrap();
+    assert_eq!(again.newest_event_at().await, Ok(Some(after(100))));
+    again.commit(log(60)).await.unwrap();
+    assert_eq!(again.newest_event_at().await, Ok(Some(after(100))));
+    let raw = rusqlite::Connection::open(dir.path().join("store.db")).unwrap();
+    let sql = "SELECT value FROM counters WHERE name = 'audit.newest'";
+    assert_eq!(raw.query_row(sql, [], |row| row.get(0)), Ok(after(100).as_millis()));
+}
+
+/// Accounts in a copy of the main file alone.
+fn accounts_in_main_file(directory: &std::path::Path) -> i64 {
+    let alone = tempfile::tempdir().unwrap();
+    let copy = alone.path().join("copy.db");
+    fs::copy(directory.join("store.db"), &copy).unwrap();
+    let raw = rusqlite::Connection::open(copy).unwrap();
+    raw.query_row("SELECT COUNT(*) FROM accounts", [], |row| row.get(0)).unwrap()
+}
+
+#[tokio::test]
+async fn after_a_clean_stop_the_main_file_is_the_whole_store() {
+    let Direct { dir, store } = Direct::open();
+    for _ in 0..3 {
+        store.commit(change(Change::PutAccount(account(NOW)))).await.unwrap();
+        // Its connection stays open, as those of a server's readers do.
+        store.accounts(None, 9).await.unwrap();
+    }
+    store.close().await;
+    assert_eq!(accounts_in_main_file(dir.path()), 3);
+    assert_eq!(fs::metadata(dir.path().join("store.db-wal")).unwrap().len(), 0);
+    assert_eq!(store.accounts(None, 9).await.unwrap().rows.len(), 3, "reads go on");
+}
+
+#[tokio::test]
+async fn a_reader_that_holds_the_log_back_does_not_hold_back_the_stop() {
+    let Direct { dir, store } = Direct::open();
+    store.commit(change(Change::PutAccount(account(NOW)))).await.unwrap();
+    let raw = rusqlite::Connection::open(dir.path().join("store.db")).unwrap();
+    let held = raw.unchecked_transaction().unwrap();
+    let count = || held.query_row("SELECT COUNT(*) FROM accounts", [], |row| row.get::<_, i64>(0));
+    assert_eq!(count(), Ok(1));
+    store.commit(change(Change::PutAccount(account(NOW)))).await.unwrap();
+    store.close().await;
+    assert_eq!(count(), Ok(1), "it goes on seeing what it saw");
+    drop(held);
+    let again = Writer::open(dir.path(), options()).unwrap();
+    assert_eq!(again.accounts(None, 9).await.unwrap().rows.len(), 2);
 }
 
 #[tokio::test]
