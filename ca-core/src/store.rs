@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -587,11 +588,15 @@ pub enum StoreError {
     Refused(String),
 }
 
-/// Whether a role may make a commit. Only `ca` issues, revokes, and writes issuers and CRLs.
+/// How far a role's clock may be ahead of the one that judges its events.
+const AHEAD: Duration = Duration::from_mins(1);
+
+/// Whether a role may make a commit at `now`. Only `ca` issues, revokes, and writes issuers and CRLs; no other role
+/// may log an event of the future, since signing stops until the clock has reached the newest event.
 ///
 /// # Errors
 /// What is not permitted.
-pub fn permits(role: Role, commit: &Commit) -> Result<(), StoreError> {
+pub fn permits(role: Role, commit: &Commit, now: Timestamp) -> Result<(), StoreError> {
     let refuse = |what: &str| Err(StoreError::Refused(format!("role '{role}' may not {what}")));
     if role == Role::Ca {
         return Ok(());
@@ -638,8 +643,16 @@ pub fn permits(role: Role, commit: &Commit) -> Result<(), StoreError> {
             | Action::OrderFinalized { .. } => role == Role::Acme,
             _ => false,
         };
-        if !fine || matches!(event.actor, Actor::Operator { .. }) {
+        let own_name = match event.actor {
+            Actor::Operator { .. } => false,
+            Actor::Authority => matches!(event.action, Action::CredentialRequested { .. }),
+            Actor::Account(_) | Actor::CertificateKey(_) | Actor::Stranger => role == Role::Acme,
+        };
+        if !fine || !own_name {
             return refuse("log this event");
+        }
+        if event.at > now.plus(AHEAD) {
+            return refuse(&format!("log an event of {}, which is still to come: check its clock", event.at));
         }
     }
     Ok(())

@@ -12,6 +12,8 @@ use der::pem::LineEnding;
 use der::{Decode, Encode};
 use x509_cert::Certificate;
 
+use crate::schedule::has_ended;
+
 /// One thing that can be fetched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Document {
@@ -75,7 +77,7 @@ pub(crate) struct Snapshot {
     pub crls: HashMap<IssuerId, HashMap<u32, Arc<Crl>>>,
     pub certificates: HashMap<IssuerId, Document>,
     pub roots: Option<Document>,
-    /// How many shards each issuer has; empty until the store was read.
+    /// How many shards each issuer that can still sign has; empty until the store was read.
     pub shards: Vec<(IssuerId, u32)>,
     /// When the store was last read; `None` until it was.
     pub read_at: Option<Timestamp>,
@@ -87,7 +89,7 @@ impl Snapshot {
     }
 
     /// Takes up the issuers' certificates.
-    pub(crate) fn set_issuers(&mut self, issuers: &[IssuerRecord]) {
+    pub(crate) fn set_issuers(&mut self, issuers: &[IssuerRecord], now: Timestamp) {
         let issuers: Vec<_> = issuers.iter().filter(|issuer| !issuer.certificates.is_empty()).collect();
         let newest =
             |issuer: &IssuerRecord| issuer.certificates.first().map(|certificate| certificate.der.clone());
@@ -98,7 +100,11 @@ impl Snapshot {
         let roots: Vec<_> =
             issuers.iter().filter(|i| i.kind == IssuerKind::Root).filter_map(|i| newest(i)).collect();
         self.roots = Document::roots(&roots.iter().map(Vec::as_slice).collect::<Vec<_>>());
-        self.shards = issuers.iter().map(|issuer| (issuer.id.clone(), issuer.shards)).collect();
+        self.shards = issuers
+            .iter()
+            .filter(|issuer| !has_ended(issuer, now))
+            .map(|issuer| (issuer.id.clone(), issuer.shards))
+            .collect();
     }
 }
 

@@ -161,7 +161,7 @@ impl Publisher {
     /// A new snapshot, and whether its documents differ from those before. Only CRLs with another number are loaded.
     async fn read_store(&self, before: &Snapshot) -> Result<(Snapshot, bool), StoreError> {
         let mut snapshot = Snapshot { read_at: Some(self.clock.now()), ..Snapshot::default() };
-        snapshot.set_issuers(&self.store.issuers().await?);
+        snapshot.set_issuers(&self.store.issuers().await?, self.clock.now());
         let mut changed = before.read_at.is_none()
             || snapshot.certificates != before.certificates
             || snapshot.roots != before.roots;

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use ca_core::id::IssuerId;
+use ca_core::pkix::certificate::CaCertificate;
 use ca_core::store::{CrlSummary, IssuerRecord};
 use ca_core::time::Timestamp;
 
@@ -12,7 +13,7 @@ use crate::Config;
 /// [`Config::refresh_percent`] of the time from its thisUpdate to its nextUpdate, so that a `ca` that is away for the
 /// rest of that time goes unnoticed.
 ///
-/// Each issuer that has its certificate is looked at, active or retired, root or issuing, with all its shards; a CRL
+/// Each issuer whose certificate has not ended is looked at, active or retired, root or issuing, with all its shards; a CRL
 /// with no entries is published too, or clients could not tell it from one that was withheld. By issuer and shard.
 #[must_use]
 pub fn due(
@@ -28,11 +29,17 @@ pub fn due(
     };
     issuers
         .iter()
-        .filter(|issuer| !issuer.certificates.is_empty())
+        .filter(|issuer| !has_ended(issuer, now))
         .flat_map(|issuer| {
             (0..issuer.shards).filter(|shard| is_due(issuer, *shard)).map(|shard| (issuer.id.clone(), shard))
         })
         .collect()
+}
+
+/// Whether an issuer can't sign any more, or not yet: nobody would accept a CRL of it.
+pub(crate) fn has_ended(issuer: &IssuerRecord, now: Timestamp) -> bool {
+    let newest = issuer.certificates.first().map(|newest| CaCertificate::from_der(&newest.der));
+    !matches!(newest, Some(Ok(certificate)) if certificate.not_after > now)
 }
 
 fn refresh_at(summary: &CrlSummary, config: &Config) -> Timestamp {

@@ -70,6 +70,8 @@ async fn state_of(app: &Shared, id: &CertificateId) -> Result<Option<Certificate
 fn reason(asked: &RevokeCertificate) -> Result<RevocationReason, Problem> {
     let Some(code) = &asked.reason else { return Ok(RevocationReason::Unspecified) };
     let known = code.as_u64().and_then(|code| u8::try_from(code).ok()).and_then(RevocationReason::from_code);
+    // That a CA was compromised is not a subscriber's to say.
+    let known = known.filter(|reason| *reason != RevocationReason::CaCompromise);
     known.ok_or_else(|| InvalidReason(code.to_string()).into())
 }
 

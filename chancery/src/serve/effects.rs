@@ -1,6 +1,6 @@
 //! The loop that carries effects out: woken by them, several at a time, each once at a time, with polling behind it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// How many rows are read beyond those under way, to find others of the same kind waiting behind them.
-const READ_AHEAD: usize = 256;
+const READ_AHEAD: usize = 1024;
 
 /// What the loop tells of itself.
 #[derive(Clone, Debug, Default)]
@@ -59,14 +59,20 @@ pub async fn run(
             Ok(waiting) => waiting,
             Err(error) => {
                 tracing::warn!(%error, "effects can't be read");
-                Vec::new()
+                tokio::select! {
+                    () = tokio::time::sleep(POLL) => continue,
+                    _ = stop.wait_for(|stop| *stop) => break,
+                }
             }
         };
-        retries.retain(|id, _| waiting.iter().any(|effect| effect.id == *id));
+        let stored: HashSet<EffectId> = waiting.iter().map(|effect| effect.id).collect();
+        retries.retain(|id, _| stored.contains(id));
         metrics.waiting.set(i64::try_from(retries.len()).unwrap_or(i64::MAX));
         for effect in waiting {
-            if in_flight.len() >= at_once {
-                break;
+            // A revocation needs no key: it does not wait behind issuance that a slow key holds up.
+            let places = if matches!(effect.kind, EffectKind::Revoke { .. }) { 2 * at_once } else { at_once };
+            if in_flight.len() >= places {
+                continue;
             }
             let due = retries.get(&effect.id).is_none_or(|retry| retry.at <= Instant::now());
             // One publication of a shard ends every wish for it that is older.

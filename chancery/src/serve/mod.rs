@@ -101,10 +101,9 @@ pub async fn run(plan: Plan, on_ready: impl FnOnce(&Ready)) -> Result<(), Failur
     };
     let listen = running.listen.clone();
     tracing::info!(roles = %names(&plan.roles), "serving");
-    if !plan.roles.contains(&Role::Ca) {
-        // What it still lacks may be another unit's to bring: waiting for it would time this unit's start out.
-        notify(NotifyState::Ready);
-    }
+    // It listens. What it still lacks may be another unit's to bring, or an operator's, and a service manager that
+    // waited for it would end what can be served already; /readyz tells of it.
+    notify(NotifyState::Ready);
     let becoming_ready = async {
         let sha256 = first_ready(&running.readiness, &*running.store, &plan.data).await;
         let acme_directory = plan.config.acme_directory().unwrap_or_default();
@@ -115,7 +114,6 @@ pub async fn run(plan: Plan, on_ready: impl FnOnce(&Ready)) -> Result<(), Failur
         _ = stopped.wait_for(|stopped| *stopped) => None,
     };
     if let Some(ready) = ready {
-        notify(NotifyState::Ready);
         on_ready(&ready);
         // The sender lives as long as the process; an error would only mean that nobody can ask to stop.
         let _ = stopped.wait_for(|stopped| *stopped).await;

@@ -60,15 +60,16 @@ impl Failure {
     pub(super) fn into_signing_error(self, label: &KeyLabel) -> SigningError {
         let label = label.to_string();
         match self {
-            Self::Lost(detail) | Self::Busy(detail) | Self::Timeout(detail) | Self::Doubtful(detail) => {
-                SigningError::Unavailable { label, detail }
-            }
+            // A PIN that changed under way is the operator's to mend: what waits for a signature is not given up.
+            Self::Lost(detail)
+            | Self::Busy(detail)
+            | Self::Timeout(detail)
+            | Self::Doubtful(detail)
+            | Self::WrongPin(detail) => SigningError::Unavailable { label, detail },
             failure @ (Self::NotFound | Self::Exists) => {
                 SigningError::Refused { label, detail: failure.to_string() }
             }
-            Self::WrongPin(detail) | Self::Unsuitable(detail) | Self::Refused(detail) => {
-                SigningError::Refused { label, detail }
-            }
+            Self::Unsuitable(detail) | Self::Refused(detail) => SigningError::Refused { label, detail },
         }
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use std::{fs, io};
 
 use ca_core::store::{Commits, Role, StoreError, TopicKey, permits};
+use ca_core::time::{Clock, SystemClock};
 use tokio::io::{AsyncWriteExt, BufReader, BufWriter};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
@@ -183,7 +184,7 @@ async fn receive(
         };
         let (store, answers) = (Arc::clone(store), answers.clone());
         tokio::spawn(async move {
-            let result = match permits(role, &commit) {
+            let result = match permits(role, &commit, SystemClock.now()) {
                 Ok(()) => store.commit(commit).await,
                 Err(error) => Err(error),
             };

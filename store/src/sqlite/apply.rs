@@ -62,7 +62,7 @@ fn apply_change(connection: &Connection, change: Change) -> Outcome<()> {
             stored.save(connection, issuer.as_str(), shard)
         }
         Change::PublishCrl(crl) => publish_crl(connection, crl),
-        Change::PutCredential(credential) => put_document(connection, credential),
+        Change::PutCredential(credential) => put_credential(connection, credential),
         Change::BlockKey { key, at, detail } => {
             let values =
                 vec![Value::Blob(key.0.to_vec()), Value::Integer(at.as_millis()), Value::Text(detail)];
@@ -114,6 +114,17 @@ fn put_authorization(connection: &Connection, authorization: Authorization) -> O
         return Err(immutable(&authorization, "account and identifier"));
     }
     put_document(connection, authorization)
+}
+
+/// Puts a role's wish; what it is for and for which key never change, or one role could redirect another's.
+fn put_credential(connection: &Connection, credential: Credential) -> Outcome<()> {
+    if credential.version != Version::NEW
+        && let Some(stored) = document::<Credential>(connection, credential.id())?
+        && (&stored.kind, &stored.public_key) != (&credential.kind, &credential.public_key)
+    {
+        return Err(immutable(&credential, "kind and key"));
+    }
+    put_document(connection, credential)
 }
 
 fn immutable<D: Document>(document: &D, what: &str) -> super::row::Failure {

@@ -491,7 +491,13 @@ pub async fn credentials_are_kept(store: TheStore) {
     credential.certificate = Some(certificate("issuing-1", 0, &[]).id);
     store.commit(change(Change::PutCredential(credential.clone()))).await.unwrap();
     credential.version = Version(2);
-    assert_eq!(store.credential(credential.id).await, Ok(Some(credential)));
+    assert_eq!(store.credential(credential.id).await, Ok(Some(credential.clone())));
+    let other_key = Credential { public_key: vec![3], ..credential.clone() };
+    let other_kind = Credential { kind: CredentialKind::Listener { role: Role::Crl }, ..credential };
+    for redirected in [other_key, other_kind] {
+        let refused = store.commit(change(Change::PutCredential(redirected))).await;
+        assert!(matches!(refused, Err(StoreError::Refused(_))), "{refused:?}");
+    }
 }
 
 pub async fn effects_are_carried_out_once(store: TheStore) {

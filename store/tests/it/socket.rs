@@ -10,7 +10,7 @@ use ca_core::store::{
     AcmeReads, AuthorityReads, CertificateReads, Change, Commit, Commits, IssuerKind, IssuerState, Role,
     Store, StoreError, Topic,
 };
-use ca_core::time::Stopwatch;
+use ca_core::time::{Stopwatch, Timestamp};
 use store::permissions::Sharing;
 use store::socket::{CommitServer, Peers, RemoteStore};
 use store::sqlite::Writer;
@@ -62,7 +62,11 @@ async fn a_role_commits_its_own_domain_and_nothing_else() {
     served.direct.store.commit(issue(&record)).await.unwrap();
     let issuer = issuer("issuing-9", IssuerKind::Issuing, IssuerState::Active, NOW);
     let forged = Commit { audit: vec![event("forged", NOW)], ..Commit::default() };
+    // It would stop signing until the year 9999.
+    let mut ahead = Commit { audit: vec![acme_event(&account)], ..Commit::default() };
+    ahead.audit[0].at = Timestamp::MAX;
     for commit in [
+        ahead,
         reserve(&certificate("issuing-1", 0, &["bank.example.org"])),
         revoke(&record.id),
         change(Change::PutIssuer(Box::new(issuer))),
