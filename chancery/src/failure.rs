@@ -33,8 +33,10 @@ pub enum Code {
     Locked,
     /// A listener's address can't be had.
     Address,
-    /// A key, its token, PIN or passphrase.
+    /// A key or its token.
     Keys,
+    /// A wrong PIN or passphrase.
+    Pin,
     /// The store.
     Store,
     /// There is no such row.
@@ -64,6 +66,7 @@ impl Code {
             Self::Locked => "locked",
             Self::Address => "address",
             Self::Keys => "keys",
+            Self::Pin => "pin",
             Self::Store => "store",
             Self::NotFound => "not_found",
             Self::Conflict => "conflict",
@@ -71,6 +74,18 @@ impl Code {
             Self::Server => "server",
             Self::Unhealthy => "unhealthy",
             Self::System => "system",
+        }
+    }
+}
+
+impl Code {
+    /// What the process ends with. A wrong PIN has a status of its own, so that a service manager does not try it
+    /// again until the token locks itself.
+    #[must_use]
+    pub const fn exit_status(self) -> u8 {
+        match self {
+            Self::Pin => 3,
+            _ => 1,
         }
     }
 }

@@ -285,5 +285,6 @@ pub fn keys_failure(error: &KeyError) -> Failure {
         KeyError::Unsuitable { .. } => "use a token whose keys can't be exported",
         KeyError::Failed(_) => "check the section [keys] in chancery.toml",
     };
-    Failure::new(Code::Keys, error, fix)
+    let code = if matches!(error, KeyError::WrongPin(_)) { Code::Pin } else { Code::Keys };
+    Failure::new(code, error, fix)
 }

@@ -93,9 +93,13 @@ fn a_wrong_passphrase_is_said_and_nothing_is_changed() {
     fs::write(site.data().join("passphrase"), "another\n").unwrap();
     let sockets = [("acme", "acme"), ("pki", "pki"), ("metrics", "metrics")];
     let mut server = site.start(&["serve", "--json"], &sockets);
-    assert_eq!(server.child.wait().unwrap().code(), Some(1));
+    assert_eq!(
+        server.child.wait().unwrap().code(),
+        Some(3),
+        "a status of its own, so that no service manager tries it again"
+    );
     let log = server.log();
-    assert!(log.contains(r#"{"error":{"code":"keys""#) && log.contains("passphrase"), "{log}");
+    assert!(log.contains(r#"{"error":{"code":"pin""#) && log.contains("passphrase"), "{log}");
 }
 
 #[test]
