@@ -94,10 +94,11 @@ mod tests {
     use super::super::{Writer, WriterOptions};
     use super::*;
 
-    #[test]
-    fn a_damaged_page_is_found_and_the_copy_is_removed() {
+    #[tokio::test]
+    async fn a_damaged_page_is_found_and_the_copy_is_removed() {
         let dir = tempfile::tempdir().unwrap();
-        drop(Writer::open(dir.path(), WriterOptions::default()).unwrap());
+        // Closed, not only dropped: the writer thread would still write to the file that is damaged below.
+        Writer::open(dir.path(), WriterOptions::default()).unwrap().close().await;
         let scratch = tempfile::tempdir().unwrap();
         assert_eq!(check_copy(dir.path(), scratch.path()), Ok(()));
 
