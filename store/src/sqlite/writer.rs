@@ -281,7 +281,7 @@ impl Writer {
     }
 }
 
-/// The disk's free space, asked for now and then.
+/// The disk's free space, asked for at most once in [`SPACE_CHECK`].
 struct Space {
     directory: PathBuf,
     min_free_bytes: u64,
