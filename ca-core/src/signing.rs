@@ -80,6 +80,22 @@ pub enum SignatureAlgorithm {
 }
 
 impl SignatureAlgorithm {
+    /// Every way to sign.
+    pub const ALL: [Self; 5] =
+        [Self::EcdsaSha256, Self::EcdsaSha384, Self::Ed25519, Self::RsaPkcs1Sha256, Self::RsaPssSha256];
+
+    /// The algorithm's name in configuration and output.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::EcdsaSha256 => "ecdsa-sha256",
+            Self::EcdsaSha384 => "ecdsa-sha384",
+            Self::Ed25519 => "ed25519",
+            Self::RsaPkcs1Sha256 => "rsa-pkcs1-sha256",
+            Self::RsaPssSha256 => "rsa-pss-sha256",
+        }
+    }
+
     /// Whether a key of this kind can make such signatures.
     #[must_use]
     pub const fn fits(self, key: KeyAlgorithm) -> bool {

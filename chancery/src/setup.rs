@@ -2,7 +2,8 @@
 
 use std::net::{Ipv4Addr, TcpListener};
 
-use ca_core::authority::{Authority, AuthorityError, NewHierarchy};
+use ca_core::audit::Actor;
+use ca_core::authority::{Authority, AuthorityError, NewCa};
 use ca_core::id::to_hex;
 use ca_core::pkix::name::{MAX_ATTRIBUTE, distinguished_name};
 use ca_core::signing::{KeyAlgorithm, KeyError};
@@ -18,7 +19,7 @@ use crate::failure::{Code, Failure};
 use crate::open;
 
 /// Over how many CRL shards a new issuing CA spreads its certificates.
-const SHARDS: u32 = 16;
+pub(crate) const SHARDS: u32 = 16;
 /// What a CA's commonName adds to the organisation, at its longest: the identifier is that of its key.
 const LONGEST_SUFFIX: &str = " Issuing CA 00000000";
 /// Where ACME clients answer http-01 and tls-alpn-01 (RFC 8555 §8.3, RFC 8737 §3).
@@ -84,16 +85,7 @@ pub async fn init(data: &DataDir, init: &Init) -> Result<Config, Failure> {
 /// Checks every option, so that what is wrong on the command line is said before anything is written, and gives the
 /// configurations that these options can make: the one to write first.
 fn renderings(data: &DataDir, init: &Init) -> Result<Vec<String>, Failure> {
-    let common_name = format!("{}{LONGEST_SUFFIX}", init.organisation);
-    distinguished_name(Some(&init.organisation), Some(&common_name)).map_err(|_| {
-        let most = MAX_ATTRIBUTE - LONGEST_SUFFIX.len();
-        let shown: String = init.organisation.chars().take(80).flat_map(char::escape_debug).collect();
-        Failure::new(
-            Code::Usage,
-            format!("--name '{shown}' can't stand in the CAs' names"),
-            format!("give 1 to {most} characters, none of them a control character"),
-        )
-    })?;
+    check_organisation(&init.organisation)?;
     let pki_url = match &init.pki_url {
         Some(url) => url.clone(),
         None => {
@@ -136,6 +128,23 @@ fn renderings(data: &DataDir, init: &Init) -> Result<Vec<String>, Failure> {
     }
     check_token(data, &init.keys)?;
     Ok(texts)
+}
+
+/// Checks that an organisation's name can stand in a CA's name.
+///
+/// # Errors
+/// [`Code::Usage`] if it is too long, empty or holds control characters.
+pub(crate) fn check_organisation(name: &str) -> Result<(), Failure> {
+    let common_name = format!("{name}{LONGEST_SUFFIX}");
+    distinguished_name(Some(name), Some(&common_name)).map(drop).map_err(|_| {
+        let most = MAX_ATTRIBUTE - LONGEST_SUFFIX.len();
+        let shown: String = name.chars().take(80).flat_map(char::escape_debug).collect();
+        Failure::new(
+            Code::Usage,
+            format!("--name '{shown}' can't stand in a CA's name"),
+            format!("give 1 to {most} characters, none of them a control character"),
+        )
+    })
 }
 
 /// Checks what can be known of a token without logging in to it.
@@ -209,12 +218,13 @@ async fn create_hierarchy(
         return Err(half_made(data));
     }
     let algorithm = KeyAlgorithm::EcP256;
-    let new = NewHierarchy {
+    let new = NewCa {
         organisation: init.organisation.clone(),
         key_algorithm: algorithm,
         signature_algorithm: algorithm.default_signature(),
         trial: init.trial,
         shards: SHARDS,
+        actor: Actor::Authority,
     };
     match authority.create_hierarchy(&new).await {
         // An attempt that was interrupted after this made it.

@@ -10,12 +10,12 @@ mod issue;
 mod recover;
 mod revoke;
 
-pub use hierarchy::{Hierarchy, NewHierarchy};
+pub use hierarchy::{Hierarchy, NewCa};
 pub use recover::Recovered;
 pub use revoke::RevokeError;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -30,9 +30,9 @@ use crate::pkix::signed::{SignError, sign_verified};
 use crate::policy::DirectoryPolicy;
 use crate::profile::{Profile, ProfileName};
 use crate::random::SystemRandom;
-use crate::signing::{KeyBackend, KeyError};
+use crate::signing::{KeyBackend, KeyError, SignatureAlgorithm};
 use crate::store::{
-    CertificateRecord, Effect, EffectKind, IssuerKind, IssuerState, Origin, Store, StoreError,
+    CertificateRecord, Effect, EffectKind, IssuerKind, IssuerRecord, IssuerState, Origin, Store, StoreError,
 };
 use crate::time::{Clock, Timestamp};
 
@@ -163,6 +163,19 @@ pub enum AuthorityError {
     /// A CA exists already.
     #[error("this store has a CA already")]
     Exists,
+    /// Another one is being created.
+    #[error("another CA is being created")]
+    Creating,
+    /// An interrupted attempt left another one half made.
+    #[error("an interrupted attempt left '{issuer}' half made, which is of another kind")]
+    HalfMade {
+        /// Which.
+        issuer: IssuerId,
+        /// How it is to sign.
+        signature_algorithm: SignatureAlgorithm,
+        /// Below which root.
+        parent: Option<IssuerId>,
+    },
     /// The CRL before could not be read back.
     #[error("the CRL {issuer}/{shard} in the store can't be read: {detail}")]
     UnreadableCrl {
@@ -197,6 +210,8 @@ pub struct Authority {
     unfinished: Mutex<HashMap<Origin, CertificateRecord>>,
     /// The newest time known to be logged, in milliseconds.
     newest: AtomicI64,
+    /// Whether a CA is being created.
+    creating: AtomicBool,
 }
 
 impl Authority {
@@ -219,6 +234,7 @@ impl Authority {
             issuing: RwLock::default(),
             unfinished: Mutex::default(),
             newest: AtomicI64::new(i64::MIN),
+            creating: AtomicBool::new(false),
         }
     }
 
@@ -254,7 +270,7 @@ impl Authority {
         }
         let mut checked = 0;
         for record in self.store.issuers().await? {
-            if record.state == IssuerState::Active && record.kind == IssuerKind::Issuing {
+            if issues(&record) {
                 let issuer = self.issuer(&record.id).await?;
                 require_alive(&issuer, now)?;
                 // Can't be mistaken for anything signed: no DER structure begins so.
@@ -305,10 +321,7 @@ impl Authority {
             Some(id) => id,
             None => {
                 let issuers = self.store.issuers().await?;
-                let newest = issuers
-                    .into_iter()
-                    .find(|record| record.kind == IssuerKind::Issuing && record.state == IssuerState::Active)
-                    .ok_or(AuthorityError::NoIssuer)?;
+                let newest = issuers.into_iter().find(issues).ok_or(AuthorityError::NoIssuer)?;
                 *self.issuing.write().unwrap_or_else(PoisonError::into_inner) = Some(newest.id.clone());
                 newest.id
             }
@@ -345,6 +358,13 @@ impl Authority {
     fn effect(&self, kind: EffectKind, now: Timestamp) -> Effect {
         Effect { id: EffectId::generate(now, &mut SystemRandom), kind }
     }
+}
+
+/// Whether certificates can come from an issuer. One that is being made has no certificate yet.
+fn issues(record: &IssuerRecord) -> bool {
+    record.kind == IssuerKind::Issuing
+        && record.state == IssuerState::Active
+        && !record.certificates.is_empty()
 }
 
 /// An event of the CA itself.

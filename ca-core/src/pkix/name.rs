@@ -40,6 +40,14 @@ pub fn distinguished_name(
         .map_err(|_| InvalidAttribute(common_name.or(organisation).unwrap_or_default().to_owned()))
 }
 
+/// The organizationName of a distinguished name, if it has one.
+#[must_use]
+pub fn organisation(name: &Name) -> Option<String> {
+    let attribute = name.iter().find(|attribute| attribute.oid == rfc4519::ORGANIZATION_NAME)?;
+    let text = attribute.value.decode_as::<Utf8StringRef<'_>>().ok()?;
+    Some(text.as_str().to_owned())
+}
+
 fn rdn(oid: ObjectIdentifier, text: &str) -> Option<RelativeDistinguishedName> {
     let length = text.chars().count();
     if !(1..=MAX_ATTRIBUTE).contains(&length) || text.chars().any(char::is_control) {
@@ -59,6 +67,8 @@ mod tests {
     fn attributes_stand_in_the_order_given() {
         let name = distinguished_name(Some("Example, Inc."), Some("Root")).unwrap();
         assert_eq!(name.to_string(), "CN=Root,O=Example\\, Inc.");
+        assert_eq!(organisation(&name).as_deref(), Some("Example, Inc."));
+        assert_eq!(organisation(&distinguished_name(None, Some("Root")).unwrap()), None);
         assert!(distinguished_name(None, None).unwrap().is_empty());
         assert!(distinguished_name(None, Some("")).is_err());
         assert!(distinguished_name(None, Some(&"a".repeat(65))).is_err());

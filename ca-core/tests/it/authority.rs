@@ -38,7 +38,7 @@ async fn issuer(ca: &Ca, kind: IssuerKind) -> IssuerRecord {
     ca.store.issuers().await.unwrap().into_iter().find(|issuer| issuer.kind == kind).unwrap()
 }
 
-async fn issue(ca: &Ca, names: &[&str]) -> CertificateId {
+pub async fn issue(ca: &Ca, names: &[&str]) -> CertificateId {
     let account = ca.account().await;
     let (order, effect) = ca.finalized_order(account, csr(names), names).await;
     ca.authority.carry_out(effect).await.unwrap();

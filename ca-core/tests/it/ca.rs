@@ -11,7 +11,8 @@ use ca_core::acme::order::{NewOrder, OrderLimits};
 use ca_core::acme::{
     Account, AccountState, Authorization, ChallengeType, DirectoryName, Identifier, Order, OrderState,
 };
-use ca_core::authority::{Authority, AuthorityConfig, CrlValidity, NewHierarchy, Unobserved};
+use ca_core::audit::Actor;
+use ca_core::authority::{Authority, AuthorityConfig, CrlValidity, NewCa, Unobserved};
 use ca_core::id::{AccountId, EffectId};
 use ca_core::issuance::PkiUrls;
 use ca_core::pkix::public_key::PublicKey;
@@ -271,13 +272,14 @@ impl Ca {
     }
 }
 
-pub fn hierarchy(key_algorithm: KeyAlgorithm) -> NewHierarchy {
-    NewHierarchy {
+pub fn hierarchy(key_algorithm: KeyAlgorithm) -> NewCa {
+    NewCa {
         organisation: "Example".into(),
         key_algorithm,
         signature_algorithm: key_algorithm.default_signature(),
         trial: false,
         shards: 4,
+        actor: Actor::Authority,
     }
 }
 

@@ -9,4 +9,5 @@
 mod authority;
 mod ca;
 mod csr;
+mod hierarchy;
 mod orders;

@@ -16,7 +16,9 @@ use ca_core::store::{
 use ca_core::time::{Clock, Stopwatch};
 use serde_json::{Value, json};
 
+use super::create::Wanted;
 use super::{Answer, PAGE_ROWS, Request, views};
+use crate::data::DataDir;
 use crate::failure::{Code, Failure};
 
 /// How long a revocation waits for its CRL before it says that the CRL is late.
@@ -30,6 +32,8 @@ const DECISIONS: u32 = 5;
 
 /// What requests are carried out on.
 pub struct Administration {
+    /// The data directory.
+    pub data: DataDir,
     /// The store.
     pub store: Arc<dyn Store>,
     /// The authority; `None` where only reading is possible.
@@ -70,6 +74,12 @@ impl Administration {
                 };
                 found.map(Answer::Object).ok_or_else(|| not_found(noun, &id))
             }
+            Request::CreateIssuer { kind, root, organisation, key_algorithm, signature_algorithm } => {
+                let signature_algorithm =
+                    signature_algorithm.unwrap_or_else(|| key_algorithm.default_signature());
+                self.create(Wanted { kind, root, organisation, key_algorithm, signature_algorithm }, uid)
+                    .await
+            }
             Request::Certificates { filter, after } => {
                 let page = self.store.certificates(filter, after, PAGE_ROWS).await.map_err(store_failure)?;
                 Ok(answer_page(page, views::certificate))
@@ -98,6 +108,17 @@ impl Administration {
                 )))
             }
         }
+    }
+
+    /// The authority, where this process has it.
+    pub(super) fn authority(&self) -> Result<&Authority, Failure> {
+        self.authority.as_deref().ok_or_else(|| {
+            Failure::new(
+                Code::Server,
+                "this process can't sign or revoke",
+                "start `chancery serve` with role ca",
+            )
+        })
     }
 
     async fn issuers(&self, kind: IssuerKind) -> Result<Vec<Value>, Failure> {
@@ -184,13 +205,7 @@ impl Administration {
 
     /// Revokes, and answers when the status that OCSP reads and the published CRL both say so.
     async fn revoke(&self, id: &str, reason: RevocationReason, uid: u32) -> Result<Answer, Failure> {
-        let Some(authority) = &self.authority else {
-            return Err(Failure::new(
-                Code::Server,
-                "this process can't revoke",
-                "start `chancery serve` with role ca",
-            ));
-        };
+        let authority = self.authority()?;
         let record = self.certificate(id).await?;
         match record.state {
             CertificateState::Issued { .. } => {}
@@ -285,6 +300,17 @@ pub fn authority_failure(error: AuthorityError) -> Failure {
             error,
             "set pki.public_url in chancery.toml to an http URL that relying parties can reach",
         ),
+        AuthorityError::Creating => {
+            Failure::new(Code::Conflict, error, "wait until it is there: `chancery issuer list`")
+        }
+        AuthorityError::HalfMade { ref signature_algorithm, ref parent, .. } => {
+            let below = parent.as_ref().map(|root| format!(" --root {root}")).unwrap_or_default();
+            let fix = format!(
+                "complete it first: repeat the command with --signature-algorithm {}{below}",
+                signature_algorithm.name()
+            );
+            Failure::new(Code::Conflict, error, fix)
+        }
         error => Failure::new(Code::Authority, error, "see the log of role ca, and `chancery doctor`"),
     }
 }

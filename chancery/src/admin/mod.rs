@@ -2,12 +2,14 @@
 //! server or the command line does the work itself.
 
 pub mod client;
+mod create;
 pub mod execute;
 pub mod socket;
 pub mod views;
 
 use ca_core::id::{AccountId, OrderId};
 use ca_core::revocation::RevocationReason;
+use ca_core::signing::{KeyAlgorithm, SignatureAlgorithm};
 use ca_core::store::{CertificateFilter, IssuerKind};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -38,6 +40,19 @@ pub enum Request {
         kind: IssuerKind,
         /// Its id.
         id: String,
+    },
+    /// Create a root, or an issuing CA below one, with a new key; answered when its CRLs are published.
+    CreateIssuer {
+        /// A root or an issuing CA.
+        kind: IssuerKind,
+        /// Below which root; the newest without it.
+        root: Option<String>,
+        /// The organizationName; that of the root, or of the newest root, without it.
+        organisation: Option<String>,
+        /// The kind of its key.
+        key_algorithm: KeyAlgorithm,
+        /// How it signs; as is usual for such a key without it.
+        signature_algorithm: Option<SignatureAlgorithm>,
     },
     /// A page of the inventory, newest first.
     Certificates {
@@ -91,7 +106,7 @@ impl Request {
     /// Whether it changes something, so that it needs the CA's keys and the lock.
     #[must_use]
     pub const fn writes(&self) -> bool {
-        matches!(self, Self::Revoke { .. } | Self::DeactivateAccount { .. })
+        matches!(self, Self::CreateIssuer { .. } | Self::Revoke { .. } | Self::DeactivateAccount { .. })
     }
 }
 

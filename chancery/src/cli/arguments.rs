@@ -4,7 +4,9 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use ca_core::revocation::RevocationReason;
+use ca_core::signing::{KeyAlgorithm, SignatureAlgorithm};
 use ca_core::store::Role;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// A self-hosted private certificate authority: ACME, OCSP and CRLs over keys in software or in an HSM.
@@ -41,10 +43,16 @@ pub(super) enum Command {
     /// Serve the CA
     Serve(Serve),
     /// Roots
-    #[command(subcommand, after_help = "Examples:\n  chancery root list\n  chancery root export > roots.pem")]
-    Root(IssuerCommand),
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  chancery root list\n  chancery root create --key-algorithm ec-p384\n  chancery root export > roots.pem"
+    )]
+    Root(RootCommand),
     /// Issuing CAs
-    #[command(subcommand, after_help = "Examples:\n  chancery issuer list\n  chancery issuer show issuing-1")]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  chancery issuer list\n  chancery issuer show issuing-1\n  chancery issuer create --root root-1"
+    )]
     Issuer(IssuerCommand),
     /// Certificates that were issued
     #[command(
@@ -154,7 +162,70 @@ fn role(text: &str) -> Result<Role, String> {
 }
 
 #[derive(Debug, Subcommand)]
+pub(super) enum RootCommand {
+    #[command(flatten)]
+    Look(LookCommand),
+    /// Create a root with a new key; the issuing CAs below other roots go on as they are
+    #[command(after_help = "\
+Examples:
+  chancery root create
+  chancery root create --key-algorithm ec-p384 --name 'Example Ltd' --json")]
+    Create(NewCa),
+}
+
+#[derive(Debug, Subcommand)]
 pub(super) enum IssuerCommand {
+    #[command(flatten)]
+    Look(LookCommand),
+    /// Create an issuing CA with a new key; new certificates come from it from then on
+    ///
+    /// The issuing CAs before it go on serving OCSP and CRLs for what they issued.
+    #[command(after_help = "\
+Examples:
+  chancery issuer create
+  chancery issuer create --root root-2 --key-algorithm rsa-3072 --signature-algorithm rsa-pss-sha256")]
+    Create {
+        /// The id of the root above it; by default the newest
+        #[arg(long, value_name = "ROOT")]
+        root: Option<String>,
+        #[command(flatten)]
+        new: NewCa,
+    },
+}
+
+/// What kind of CA to create.
+#[derive(Debug, Args)]
+pub(super) struct NewCa {
+    /// The organisation, for its name; by default that of the root
+    #[arg(long, value_name = "ORG")]
+    pub name: Option<String>,
+    /// The kind of its key: ec-p256, ec-p384, ed25519, rsa-2048, rsa-3072 or rsa-4096
+    #[arg(long, default_value = "ec-p256", value_parser = key_algorithm(), value_name = "KIND")]
+    pub key_algorithm: KeyAlgorithm,
+    /// How it signs, where the key leaves a choice: rsa-pkcs1-sha256 (usual) or rsa-pss-sha256
+    #[arg(long, value_parser = signature_algorithm(), value_name = "ALGORITHM")]
+    pub signature_algorithm: Option<SignatureAlgorithm>,
+}
+
+fn key_algorithm() -> impl TypedValueParser<Value = KeyAlgorithm> {
+    named(KeyAlgorithm::ALL.map(|kind| (kind.name(), kind)))
+}
+
+fn signature_algorithm() -> impl TypedValueParser<Value = SignatureAlgorithm> {
+    named(SignatureAlgorithm::ALL.map(|algorithm| (algorithm.name(), algorithm)))
+}
+
+/// One of several values, by name; completions and help list the names.
+fn named<T: Copy + Send + Sync + 'static, const N: usize>(
+    values: [(&'static str, T); N],
+) -> impl TypedValueParser<Value = T> {
+    PossibleValuesParser::new(values.map(|(name, _)| name)).try_map(move |text| {
+        values.iter().find(|(name, _)| *name == text).map(|(_, value)| *value).ok_or("no such value")
+    })
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum LookCommand {
     /// List them, active first
     #[command(after_help = "Examples:\n  chancery issuer list\n  chancery root list --json")]
     List,

@@ -11,7 +11,10 @@ use ca_core::time::Timestamp;
 use serde_json::{Value, json};
 use store::lock::CaLock;
 
-use super::arguments::{AccountCommand, CertificateCommand, CertificateList, IssuerCommand, OrderCommand};
+use super::arguments::{
+    AccountCommand, CertificateCommand, CertificateList, IssuerCommand, LookCommand, NewCa, OrderCommand,
+    RootCommand,
+};
 use super::output::{Column, Output};
 use crate::admin::client::Client;
 use crate::admin::execute::{Administration, not_found};
@@ -71,7 +74,8 @@ impl Session {
         } else {
             (open::remote(data, Role::Ca)?, None, None)
         };
-        let administration = Administration { store, authority, clock, roles: Vec::new(), serving: false };
+        let (data, roles) = (data.clone(), Vec::new());
+        let administration = Administration { data, store, authority, clock, roles, serving: false };
         Ok(Self::Own(Box::new(administration), lock))
     }
 
@@ -141,21 +145,70 @@ fn unexpected() -> Failure {
     )
 }
 
-/// `root …` and `issuer …`.
-pub(super) async fn issuers(
+/// `root …`.
+pub(super) async fn roots(data: &DataDir, command: RootCommand, output: &Output) -> Result<(), Failure> {
+    match command {
+        RootCommand::Create(new) => create(data, IssuerKind::Root, None, new, output).await,
+        RootCommand::Look(command) => look(data, IssuerKind::Root, command, output).await,
+    }
+}
+
+/// `issuer …`.
+pub(super) async fn issuers(data: &DataDir, command: IssuerCommand, output: &Output) -> Result<(), Failure> {
+    match command {
+        IssuerCommand::Create { root, new } => create(data, IssuerKind::Issuing, root, new, output).await,
+        IssuerCommand::Look(command) => look(data, IssuerKind::Issuing, command, output).await,
+    }
+}
+
+async fn create(
     data: &DataDir,
     kind: IssuerKind,
-    command: IssuerCommand,
+    root: Option<String>,
+    new: NewCa,
+    output: &Output,
+) -> Result<(), Failure> {
+    let mut session = Session::open(data, true).await?;
+    let request = Request::CreateIssuer {
+        kind,
+        root,
+        organisation: new.name,
+        key_algorithm: new.key_algorithm,
+        signature_algorithm: new.signature_algorithm,
+    };
+    let created = session.object(&request).await?;
+    if output.is_json() {
+        output.show(&created);
+        return Ok(());
+    }
+    let field = |name| text(&created, name).unwrap_or_default();
+    let (id, subject, sha256) = (field("id"), field("subject"), field("sha256"));
+    output.say(&match kind {
+        IssuerKind::Root => format!(
+            "created {id} ({subject}), SHA-256 {sha256}\nit is in roots.pem; give that file to relying parties before `chancery issuer create --root {id}`"
+        ),
+        IssuerKind::Issuing => format!(
+            "created {id} ({subject}) below {}; new certificates come from it from now on",
+            field("parent")
+        ),
+    });
+    Ok(())
+}
+
+async fn look(
+    data: &DataDir,
+    kind: IssuerKind,
+    command: LookCommand,
     output: &Output,
 ) -> Result<(), Failure> {
     let mut session = Session::open(data, false).await?;
     match command {
-        IssuerCommand::List => {
+        LookCommand::List => {
             let rows = session.rows(None, |_| Ok(Request::Issuers { kind })).await?;
             output.list(&rows, ISSUER_COLUMNS, "none");
         }
-        IssuerCommand::Show { id } => output.show(&session.object(&Request::Issuer { kind, id }).await?),
-        IssuerCommand::Export { id, out } => {
+        LookCommand::Show { id } => output.show(&session.object(&Request::Issuer { kind, id }).await?),
+        LookCommand::Export { id, out } => {
             let objects = match id {
                 Some(id) => vec![session.object(&Request::Issuer { kind, id }).await?],
                 None => session.rows(None, |_| Ok(Request::Issuers { kind })).await?,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use ca_core::issuance::is_loopback_url;
 use ca_core::store::Role;
+use hsm::BackendKind;
 use serde_json::json;
 
 use super::arguments::{Init, KeyBackend, KeyOptions, Serve, Up};
@@ -20,6 +21,7 @@ use crate::{logging, serve as serving, setup};
 /// `chancery up`.
 pub(super) async fn up(data: &DataDir, up: Up, handed: Handed, output: &Output) -> Result<(), Failure> {
     let keys = keys(up.keys)?;
+    let asked_for_token = keys != Keys::Software;
     let first = !data.roots_pem().exists();
     if first {
         logging::start(LogFormat::Auto, "info");
@@ -42,6 +44,13 @@ pub(super) async fn up(data: &DataDir, up: Up, handed: Handed, output: &Output) 
         }
     }
     let config = Config::load(data)?;
+    if asked_for_token && config.keys.backend == BackendKind::Software {
+        return Err(Failure::new(
+            Code::AlreadyInitialised,
+            format!("the CA in {} has its keys in files, not in a token", data.path().display()),
+            "leave --key-backend away to go on with it, or choose another directory with --data",
+        ));
+    }
     logging::start(config.log.format, "info");
     let plan = Plan { data: data.clone(), config: config.clone(), roles: Role::ALL.into(), handed };
     serving::run(plan, |ready| {

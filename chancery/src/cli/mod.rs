@@ -90,12 +90,8 @@ fn dispatch(arguments: Arguments, output: &Output) -> Result<(), Failure> {
             Command::Serve(serve) => lifecycle::serve(&data, serve, handed, output).await,
             Command::Doctor => crate::doctor::run(&data, output).await,
             Command::Completions { .. } => Ok(()),
-            Command::Root(command) => {
-                inventory::issuers(&data, ca_core::store::IssuerKind::Root, command, output).await
-            }
-            Command::Issuer(command) => {
-                inventory::issuers(&data, ca_core::store::IssuerKind::Issuing, command, output).await
-            }
+            Command::Root(command) => inventory::roots(&data, command, output).await,
+            Command::Issuer(command) => inventory::issuers(&data, command, output).await,
             Command::Certificate(command) => inventory::certificates(&data, command, output).await,
             Command::Account(command) => inventory::accounts(&data, command, output).await,
             Command::Order(command) => inventory::orders(&data, command, output).await,

@@ -280,6 +280,7 @@ async fn start_ca(
         let _ = stopping.wait_for(|stopping| *stopping).await;
     }));
     let administration = Administration {
+        data: parts.data.clone(),
         store,
         authority: Some(Arc::clone(authority)),
         clock: Arc::clone(&parts.clock),

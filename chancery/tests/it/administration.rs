@@ -225,3 +225,30 @@ fn doctor_names_what_is_open_and_makes_nothing() {
     assert!(of(&doctor(), "keys")[0].contains("missing"));
     assert!(!site.data().join("keys").exists() && !site.data().join("ca.lock").exists());
 }
+
+#[test]
+fn roots_and_issuing_cas_are_created_with_a_server_and_without() {
+    let site = Site::new();
+    let (mut server, _) = site.up();
+    let issuing = site.json(&["issuer", "create", "--key-algorithm", "ec-p384"]);
+    assert_eq!((&issuing["id"], &issuing["parent"]), (&"issuing-2".into(), &"root-1".into()));
+    assert_eq!(issuing["crls"].as_array().unwrap().len(), 16);
+    let subject = field(&site.json(&["issuer", "show", "issuing-1"]), "subject");
+    let organisation = subject.split_once("O=").unwrap().1;
+    assert!(field(&issuing, "subject").ends_with(&format!("O={organisation}")), "{issuing} {subject}");
+    let root = site.json(&["root", "create", "--name", "Second Ltd"]);
+    assert_eq!((&root["id"], &root["trial"]), (&"root-2".into(), &true.into()));
+    let roots = std::fs::read_to_string(site.data().join("roots.pem")).unwrap();
+    assert_eq!(roots, field(&root, "pem") + &field(&site.json(&["root", "show", "root-1"]), "pem"));
+    server.stop();
+
+    let below = site.json(&["issuer", "create", "--root", "root-2"]);
+    assert_eq!((&below["id"], &below["parent"]), (&"issuing-3".into(), &"root-2".into()));
+    let error = site.error(&["issuer", "create", "--root", "root-9"]);
+    assert_eq!(error["code"], "not_found");
+    let error = site.error(&["root", "create", "--signature-algorithm", "rsa-pss-sha256"]);
+    assert_eq!(error["code"], "usage");
+    let error = site.error(&["root", "create", "--name", &"x".repeat(60)]);
+    assert_eq!(error["code"], "usage");
+    assert_eq!(site.json(&["issuer", "list"])[0]["id"], "issuing-3", "active and newest first");
+}

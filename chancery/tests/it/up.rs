@@ -145,3 +145,14 @@ fn health_and_readiness_are_told_by_role() {
     }
     assert_eq!(site.get("metrics", "/elsewhere").0, 404);
 }
+
+#[test]
+fn up_does_not_pretend_that_an_existing_ca_has_its_keys_in_a_token() {
+    let site = Site::new();
+    let (mut server, _) = site.up();
+    server.stop();
+    let pin = path(&site.data().join("roots.pem"));
+    let token = ["--pkcs11-module", "/nowhere.so", "--pkcs11-token", "chancery", "--pkcs11-pin-file", &pin];
+    let error = site.error(&[&["up", "--key-backend", "pkcs11"][..], &token].concat());
+    assert_eq!(error["code"], "already_initialised");
+}

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ca_core::audit::Actor;
-use ca_core::authority::{Authority, AuthorityConfig, CrlValidity, NewHierarchy, Unobserved};
+use ca_core::authority::{Authority, AuthorityConfig, CrlValidity, NewCa, Unobserved};
 use ca_core::id::CredentialId;
 use ca_core::issuance::{Approved, Issuer, Kind, PkiUrls, build};
 use ca_core::pkix::identifier::Identifier;
@@ -93,12 +93,13 @@ impl Pki {
         };
         let authority =
             Authority::new(config, store.clone(), keys.clone(), clock.clone(), Arc::new(Unobserved));
-        let new = NewHierarchy {
+        let new = NewCa {
             organisation: "Test".to_owned(),
             key_algorithm: KeyAlgorithm::EcP256,
             signature_algorithm: KeyAlgorithm::EcP256.default_signature(),
             trial: true,
             shards: SHARDS,
+            actor: Actor::Authority,
         };
         let hierarchy = authority.create_hierarchy(&new).await.unwrap();
         let (root, issuing, subscribers) = (hierarchy.root, hierarchy.issuing, AtomicI64::new(0));

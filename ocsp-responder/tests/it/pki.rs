@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use ca_core::BoxFuture;
 use ca_core::audit::Actor;
-use ca_core::authority::{Authority, AuthorityConfig, CrlValidity, NewHierarchy, Unobserved};
+use ca_core::authority::{Authority, AuthorityConfig, CrlValidity, NewCa, Unobserved};
 use ca_core::id::{CredentialId, IssuerId};
 use ca_core::issuance::{Approved, Issuer, Kind, PkiUrls, build};
 use ca_core::pkix::identifier::Identifier;
@@ -179,12 +179,13 @@ impl Pki {
         };
         let authority =
             Authority::new(config, store.clone(), keys.clone(), clock.clone(), Arc::new(Unobserved));
-        let new = NewHierarchy {
+        let new = NewCa {
             organisation: "Test".to_owned(),
             key_algorithm: algorithm,
             signature_algorithm: algorithm.default_signature(),
             trial: true,
             shards: 1,
+            actor: Actor::Authority,
         };
         let hierarchy = authority.create_hierarchy(&new).await.unwrap();
         let switch = Switch { away: false.into(), gate: Semaphore::new(1000), waiting: Semaphore::new(0) };

@@ -15,7 +15,8 @@ use acme_server::config::Config;
 use acme_server::validation::Validator;
 use acme_server::{Deps, Metrics, Service};
 use axum::Router;
-use ca_core::authority::{Authority, AuthorityConfig, CrlValidity, NewHierarchy, Unobserved};
+use ca_core::audit::Actor;
+use ca_core::authority::{Authority, AuthorityConfig, CrlValidity, NewCa, Unobserved};
 use ca_core::issuance::PkiUrls;
 use ca_core::profile::{Profile, ProfileConfig, Usage};
 use ca_core::signing::{KeyAlgorithm, SignatureAlgorithm};
@@ -79,12 +80,13 @@ impl Ca {
 
     pub async fn with(config: Config) -> Self {
         let ca = Self::without_issuers(config).await;
-        let hierarchy = NewHierarchy {
+        let hierarchy = NewCa {
             organisation: "Test".to_owned(),
             key_algorithm: KeyAlgorithm::EcP256,
             signature_algorithm: SignatureAlgorithm::EcdsaSha256,
             trial: true,
             shards: 2,
+            actor: Actor::Authority,
         };
         ca.effects.create_hierarchy(&hierarchy).await.unwrap();
         ca.start_authority();
