@@ -1,15 +1,14 @@
-//! Outside judges of what a CA signs: OpenSSL, GnuTLS and pkilint.
+//! Outside judges of what a CA signs: OpenSSL and GnuTLS.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::clients::Issued;
-use crate::program::{command, python_tool, run, succeed, system_tool};
-use crate::{http, pem, program};
+use crate::program::{command, succeed, system_tool};
+use crate::{http, pem};
 
 /// Everything that a judgement of one certificate needs, as PEM files of its own.
 #[derive(Debug)]
@@ -48,19 +47,6 @@ pub struct Answer {
     pub response: PathBuf,
     /// What the judge printed.
     pub output: String,
-}
-
-/// What pkilint is asked to look at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Document {
-    /// A certificate (RFC 5280).
-    Certificate,
-    /// A CRL for end-entity certificates.
-    Crl,
-    /// A CRL for CA certificates.
-    AuthorityCrl,
-    /// An OCSP response (RFC 6960).
-    OcspResponse,
 }
 
 impl Case {
@@ -252,48 +238,22 @@ pub fn revoked_serials(crl: &[u8]) -> Result<Vec<String>> {
         .collect())
 }
 
-/// What pkilint finds in a file (PEM or DER) at the levels ERROR and FATAL, one line each.
+/// A certificate as OpenSSL shows it to people.
 ///
 /// # Errors
-/// If pkilint can't read the file at all.
-pub fn pkilint(document: Document, file: &Path) -> Result<Vec<String>> {
-    let (linter, arguments): (_, &[&str]) = match document {
-        Document::Certificate => ("lint_pkix_cert", &[]),
-        Document::Crl => ("lint_crl", &["--type", "CRL", "--profile", "PKIX"]),
-        Document::AuthorityCrl => ("lint_crl", &["--type", "ARL", "--profile", "PKIX"]),
-        Document::OcspResponse => ("lint_ocsp_response", &[]),
-    };
-    let mut command = command(python_tool(linter)?);
-    command.arg("lint").args(arguments).args(["--severity", "ERROR", "--format", "JSON"]).arg(file);
-    // The exit code is the number of findings.
-    let finished = run(&mut command, program::TIMEOUT)?;
-    let report: Value = serde_json::from_str(&finished.stdout)
-        .with_context(|| format!("{linter} made no report on {}: {finished}", file.display()))?;
-    let results = report.get("results").and_then(Value::as_array).context("a report without results")?;
-    let mut findings = Vec::new();
-    for result in results {
-        let descriptions = result.get("finding_descriptions").and_then(Value::as_array);
-        for finding in descriptions.context("a result without findings")? {
-            findings.push(format!(
-                "{} {} at {}: {}",
-                finding["severity"].as_str().unwrap_or_default(),
-                finding["code"].as_str().unwrap_or_default(),
-                result["node_path"].as_str().unwrap_or_default(),
-                finding["message"].as_str().unwrap_or_default(),
-            ));
-        }
-    }
-    Ok(findings)
+/// If it can't be read.
+pub fn certificate_text(certificate: &Path) -> Result<String> {
+    openssl_text(certificate, &["x509", "-noout", "-text"])
 }
 
-/// As [`pkilint`], for DER in memory.
+/// The SHA-256 fingerprint of a certificate: upper-case hexadecimal, its octets apart by colons.
 ///
 /// # Errors
-/// As [`pkilint`].
-pub fn pkilint_der(document: Document, der: &[u8]) -> Result<Vec<String>> {
-    let file = tempfile::Builder::new().suffix(".der").tempfile()?;
-    fs::write(file.path(), der)?;
-    pkilint(document, file.path())
+/// If it can't be read.
+pub fn fingerprint(certificate: &Path) -> Result<String> {
+    let text = openssl_text(certificate, &["x509", "-noout", "-fingerprint", "-sha256"])?;
+    let (_, fingerprint) = text.trim().split_once('=').context("OpenSSL printed no fingerprint")?;
+    Ok(fingerprint.to_owned())
 }
 
 fn openssl_text(file: &Path, arguments: &[&str]) -> Result<String> {

@@ -8,12 +8,14 @@
 pub mod acme;
 pub mod chancery;
 pub mod clients;
+pub mod deployment;
 pub mod dns;
 pub mod http;
 pub mod http01;
 pub mod judges;
 pub mod load;
 pub mod pem;
+pub mod pkilint;
 pub mod port;
 pub mod process;
 pub mod program;

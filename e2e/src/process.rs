@@ -39,9 +39,15 @@ impl Log {
 #[derive(Debug)]
 pub struct Process {
     child: Child,
+    log: Log,
+    /// Locked only so that threads can share the process: what receives has it to itself.
+    notices: Mutex<Notices>,
+}
+
+#[derive(Debug)]
+struct Notices {
     ended: Receiver<()>,
     stdout: Receiver<String>,
-    log: Log,
     log_ended: Receiver<()>,
 }
 
@@ -63,7 +69,8 @@ impl Process {
             // Nobody may be waiting any more.
             let _ = lines.send(line.to_owned());
         });
-        Ok(Self { child, ended, stdout, log: log.clone(), log_ended })
+        let notices = Mutex::new(Notices { ended, stdout, log_ended });
+        Ok(Self { child, log: log.clone(), notices })
     }
 
     /// The next line of its standard output.
@@ -71,7 +78,8 @@ impl Process {
     /// # Errors
     /// If it ends, or takes longer than `within`; the error ends with its log.
     pub fn line(&mut self, within: Duration) -> Result<String> {
-        match self.stdout.recv_timeout(within) {
+        let notices = self.notices.get_mut().unwrap_or_else(PoisonError::into_inner);
+        match notices.stdout.recv_timeout(within) {
             Ok(line) => Ok(line),
             Err(RecvTimeoutError::Timeout) => {
                 bail!("nothing said after {} s; its log:\n{}", within.as_secs(), self.log.text())
@@ -79,7 +87,7 @@ impl Process {
             Err(RecvTimeoutError::Disconnected) => {
                 let status = self.child.wait()?;
                 // The process has ended: so will its log.
-                let _ = self.log_ended.recv_timeout(STOP_WITHIN);
+                let _ = notices.log_ended.recv_timeout(STOP_WITHIN);
                 bail!("chancery ended before it was ready ({status}); its log:\n{}", self.log.text());
             }
         }
@@ -107,7 +115,8 @@ impl Process {
     /// If it does not; it is killed then.
     pub fn stop(mut self) -> Result<()> {
         kill(Pid::from_raw(i32::try_from(self.child.id())?), Signal::SIGTERM)?;
-        if self.ended.recv_timeout(STOP_WITHIN).is_err() {
+        let notices = self.notices.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if notices.ended.recv_timeout(STOP_WITHIN).is_err() {
             self.child.kill()?;
             self.child.wait()?;
             bail!("still running {} s after SIGTERM; its log:\n{}", STOP_WITHIN.as_secs(), self.log.text());

@@ -79,6 +79,7 @@ pub struct Roles {
     environment: Vec<(String, String)>,
     token: Option<Token>,
     http01_port: ReservedPort,
+    tls_alpn01_port: ReservedPort,
     separate: bool,
     log: Log,
     processes: BTreeMap<Role, Process>,
@@ -121,6 +122,7 @@ impl Roles {
             environment: Vec::new(),
             token,
             http01_port: ReservedPort::new()?,
+            tls_alpn01_port: ReservedPort::new()?,
             separate,
             log: Log::default(),
             processes: BTreeMap::new(),
@@ -137,11 +139,14 @@ impl Roles {
             set(&format!("LISTEN__{key}"), self.address(role)?.to_string());
         }
         set("ACME__PUBLIC_URL", format!("https://{}", self.address(Role::Acme)?));
-        set("PKI__PUBLIC_URL", format!("http://{}", self.address(Role::Crl)?));
-        set("PKI__OCSP_URL", format!("http://{}", self.address(Role::Ocsp)?));
+        set("PKI__PUBLIC_URL", self.crl_url()?);
+        set("PKI__OCSP_URL", self.ocsp_url()?);
         set("ACME__HTTP01_PORT", self.http01_port.number().to_string());
-        set("ACME__ALLOWED_NAMES", "[\"*\"]".to_owned());
-        set("ACME__VALIDATION__ALLOW_NETWORKS", "[\"127.0.0.0/8\"]".to_owned());
+        set("ACME__TLS_ALPN01_PORT", self.tls_alpn01_port.number().to_string());
+        // As an operator would: what the tests order, and no more.
+        set("ACME__ALLOWED_NAMES", "[\".example.test\", \".localhost\", \"127.0.0.0/8\"]".to_owned());
+        set("ACME__WILDCARDS", "true".to_owned());
+        set("ACME__VALIDATION__ALLOW_NETWORKS", "[\"127.0.0.0/8\", \"::1\"]".to_owned());
         set("ACME__VALIDATION__DENY_NETWORKS", "[]".to_owned());
         if let Some(resolver) = settings.dns {
             set("ACME__DNS_SERVERS", format!("[\"{resolver}\"]"));
@@ -169,7 +174,7 @@ impl Roles {
         let mut command = self.command_as(Role::Ca, &self.program)?;
         command.arg("--data").arg(self.data()).args(["init", "--trial", "--json"]);
         command.arg("--public-url").arg(format!("https://{}", self.address(Role::Acme)?));
-        command.arg("--pki-url").arg(format!("http://{}", self.address(Role::Crl)?));
+        command.arg("--pki-url").arg(self.crl_url()?);
         if let Some(token) = &self.token {
             command.args(["--key-backend", "pkcs11", "--pkcs11-module", softhsm::MODULE]);
             command.args(["--pkcs11-token", Token::LABEL]).arg("--pkcs11-pin-file").arg(token.pin_file());
@@ -212,6 +217,17 @@ impl Roles {
         Ok(())
     }
 
+    /// Starts every role and waits until all of them are ready.
+    ///
+    /// # Errors
+    /// If one runs already or does not get there.
+    pub fn start_all(&mut self) -> Result<()> {
+        for role in Role::ALL {
+            self.start(role)?;
+        }
+        Role::ALL.into_iter().try_for_each(|role| self.ready(role))
+    }
+
     /// Waits until a role says at `/readyz` that it is ready.
     ///
     /// # Errors
@@ -248,6 +264,18 @@ impl Roles {
     #[must_use]
     pub fn are_separate(&self) -> bool {
         self.separate
+    }
+
+    /// The real, effective, saved and file system user ids of a role's process, as the kernel has them (`proc(5)`).
+    ///
+    /// # Errors
+    /// If the role is not running.
+    pub fn user_ids(&self, role: Role) -> Result<Vec<u32>> {
+        let process = self.processes.get(&role).with_context(|| format!("{} is not running", role.name()))?;
+        let status = fs::read_to_string(format!("/proc/{}/status", process.id()))?;
+        let ids =
+            status.lines().find_map(|line| line.strip_prefix("Uid:")).context("a process without user")?;
+        Ok(ids.split_whitespace().map(str::parse).collect::<Result<_, _>>()?)
     }
 
     /// Runs a program as a role's user would, to its end.
@@ -289,6 +317,22 @@ impl Roles {
         Ok(format!("https://{}/acme/default/directory", self.address(Role::Acme)?))
     }
 
+    /// The base of the URLs of CRLs and CA certificates, without a slash at its end.
+    ///
+    /// # Errors
+    /// If the socket is gone.
+    pub fn crl_url(&self) -> Result<String> {
+        Ok(format!("http://{}", self.address(Role::Crl)?))
+    }
+
+    /// The base of the OCSP responder's URL, without a slash at its end.
+    ///
+    /// # Errors
+    /// If the socket is gone.
+    pub fn ocsp_url(&self) -> Result<String> {
+        Ok(format!("http://{}", self.address(Role::Ocsp)?))
+    }
+
     /// The base of a role's metrics listener.
     ///
     /// # Errors
@@ -302,6 +346,12 @@ impl Roles {
     #[must_use]
     pub fn http01(&self) -> SocketAddr {
         self.http01_port.address()
+    }
+
+    /// Where clients must answer tls-alpn-01 challenges.
+    #[must_use]
+    pub fn tls_alpn01(&self) -> SocketAddr {
+        self.tls_alpn01_port.address()
     }
 
     /// The token, if the keys are in one.

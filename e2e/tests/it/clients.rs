@@ -1,70 +1,40 @@
 //! Real ACME clients beyond the first certificate: every challenge, every way to revoke, accounts and their keys.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::Path;
+use std::net::{IpAddr, Ipv4Addr};
 
 use e2e::acme::{Client, csr};
-use e2e::chancery::{Chancery, Keys, Settings};
-use e2e::clients::{Certbot, KeyType, Lego, LegoChallenge};
-use e2e::dns::{Data, Dns};
+use e2e::chancery::Keys;
+use e2e::clients::{KeyType, LegoChallenge};
+use e2e::deployment::Layout;
+use e2e::dns::Data;
 use e2e::http01::Http01;
-use e2e::judges::Case;
-use e2e::pem;
-use e2e::program::{command, succeed, system_tool};
+use e2e::{judges, pem};
 use instant_acme::{
     Account, AccountBuilder, ChallengeType, Identifier, NewAccount, NewOrder, OrderStatus, RetryPolicy,
     RevocationReason, RevocationRequest,
 };
 
+use crate::scene::{Scene, at_once};
 use crate::verdicts::{Kept, expect_good, expect_revoked};
 
-on_both_key_backends! {
+in_every_deployment! {
     certbot_gets_renews_and_revokes_a_wildcard_by_dns,
     lego_answers_on_http_and_in_the_tls_handshake,
     instant_acme_goes_through_an_account_s_life,
+    thirty_two_orders_at_once_on_one_account_all_succeed,
 }
 
-/// A running Chancery and a DNS zone for its validation.
-struct Scene {
-    chancery: Chancery,
-    dns: Dns,
-}
-
-impl Scene {
-    fn new(keys: Keys) -> Self {
-        let dns = Dns::start().unwrap();
-        dns.add("www.example.test", Data::A(Ipv4Addr::LOCALHOST));
-        // Nobody listens on ::1: one family that answers is enough.
-        dns.add("www.example.test", Data::Aaaa(Ipv6Addr::LOCALHOST));
-        dns.add("alias.example.test", Data::Cname("www.example.test".into()));
-        // Says nothing about who may issue (RFC 8659 §4.1).
-        dns.add(
-            "www.example.test",
-            Data::Caa(false, "contactemail".into(), "hostmaster@example.test".into()),
-        );
-        let chancery = Chancery::start(&Settings::with(keys).dns(dns.address())).unwrap();
-        Self { chancery, dns }
-    }
-
-    fn directory(&self) -> &str {
-        &self.chancery.ready().unwrap().acme_directory
-    }
-
-    fn roots(&self) -> &Path {
-        &self.chancery.ready().unwrap().roots_pem
-    }
-}
-
-fn certbot_gets_renews_and_revokes_a_wildcard_by_dns(keys: Keys) {
-    let scene = Scene::new(keys);
-    let certbot = Certbot::new(scene.directory(), scene.roots()).unwrap();
-    for (names, key, algorithm) in [
+fn certbot_gets_renews_and_revokes_a_wildcard_by_dns(layout: Layout, keys: Keys) {
+    let scene = Scene::new(layout, keys);
+    let cases = [
         (["*.example.test", "example.test"], KeyType::Ec384, "id-ecPublicKey"),
         (["*.rsa.example.test", "rsa.example.test"], KeyType::Rsa2048, "rsaEncryption"),
-    ] {
+    ];
+    let [certbot, _] = at_once(cases, |(names, key, algorithm)| {
+        let certbot = scene.certbot();
         let issued = certbot.dns01(&names, key, &scene.dns).unwrap();
-        let case = Case::new(scene.roots(), &issued).unwrap();
-        let text = openssl_text(&issued.certificate);
+        let case = scene.case(&issued);
+        let text = judges::certificate_text(&issued.certificate).unwrap();
         assert!(text.contains(&format!("Public Key Algorithm: {algorithm}")), "{text}");
         assert!(names.iter().all(|name| text.contains(&format!("DNS:{name}"))), "{text}");
         let below = names[0].replace('*', "anything");
@@ -72,25 +42,28 @@ fn certbot_gets_renews_and_revokes_a_wildcard_by_dns(keys: Keys) {
         case.gnutls_verify(&case.fetch_crls().unwrap(), Some(&format!("two.{below}"))).unwrap_err();
 
         let renewed = certbot.renew(names[0]).unwrap();
-        let renewed_case = Case::new(scene.roots(), &renewed).unwrap();
+        let renewed_case = scene.case(&renewed);
         assert_ne!(renewed_case.serial().unwrap(), case.serial().unwrap());
 
         certbot.revoke_by_account(&issued, "superseded").unwrap();
         expect_revoked(&case, "superseded");
-        let stranger = Certbot::new(scene.directory(), scene.roots()).unwrap();
+        let stranger = scene.certbot();
         stranger.revoke_by_account(&renewed, "unspecified").unwrap_err();
         stranger.revoke_by_certificate_key(&renewed, "keycompromise").unwrap();
         expect_revoked(&renewed_case, "keyCompromise");
-    }
+        certbot
+    });
 
+    let account = || {
+        let accounts = scene.ca.cli(&["account", "list"]).unwrap();
+        let contacts = serde_json::json!(["mailto:security@example.com"]);
+        let found = accounts.as_array().unwrap().iter().find(|account| account["contacts"] == contacts);
+        found.unwrap_or_else(|| panic!("nobody has the new contact: {accounts}")).clone()
+    };
     certbot.update_account("security@example.com").unwrap();
-    let accounts = scene.chancery.cli(&["account", "list"]).unwrap();
-    let contacts: Vec<_> = accounts.as_array().unwrap().iter().map(|account| &account["contacts"]).collect();
-    assert!(contacts.contains(&&serde_json::json!(["mailto:security@example.com"])), "{accounts}");
+    assert_eq!(account()["status"], "valid");
     certbot.unregister().unwrap();
-    let accounts = scene.chancery.cli(&["account", "list"]).unwrap();
-    let ended = accounts.as_array().unwrap().iter().find(|account| account["status"] == "deactivated");
-    assert_eq!(ended.unwrap()["contacts"], serde_json::json!(["mailto:security@example.com"]));
+    assert_eq!(account()["status"], "deactivated");
     // All names were asked of our resolver, CAA too.
     let queries = scene.dns.queries();
     assert!(
@@ -100,39 +73,39 @@ fn certbot_gets_renews_and_revokes_a_wildcard_by_dns(keys: Keys) {
     );
 }
 
-fn lego_answers_on_http_and_in_the_tls_handshake(keys: Keys) {
-    let scene = Scene::new(keys);
-    let (http, tls) =
-        (LegoChallenge::Http(scene.chancery.http01()), LegoChallenge::Tls(scene.chancery.tls_alpn01()));
-    for (names, key, challenge) in [
-        (["www.example.test", "alias.example.test"].as_slice(), KeyType::Rsa2048, http),
-        (["www.example.test", "first.localhost"].as_slice(), KeyType::Ec256, tls),
-    ] {
-        let lego = Lego::new(scene.directory(), scene.roots()).unwrap();
-        let issued = lego.run(names, key, challenge).unwrap();
-        let case = Case::new(scene.roots(), &issued).unwrap();
+fn lego_answers_on_http_and_in_the_tls_handshake(layout: Layout, keys: Keys) {
+    let scene = Scene::new(layout, keys);
+    let (http, tls) = (LegoChallenge::Http(scene.ca.http01), LegoChallenge::Tls(scene.ca.tls_alpn01));
+    let cases = [
+        (["www.example.test", "alias.example.test"], KeyType::Rsa2048, http),
+        (["www.example.test", "first.localhost"], KeyType::Ec256, tls),
+    ];
+    at_once(cases, |(names, key, challenge)| {
+        let lego = scene.lego();
+        let issued = lego.run(&names, key, challenge).unwrap();
+        let case = scene.case(&issued);
         for name in names {
             expect_good(&case, &issued, Some(name));
         }
-        let renewed = lego.renew(names, key, challenge).unwrap();
-        let renewed_case = Case::new(scene.roots(), &renewed).unwrap();
+        let renewed = lego.renew(&names, key, challenge).unwrap();
+        let renewed_case = scene.case(&renewed);
         assert_ne!(renewed_case.serial().unwrap(), case.serial().unwrap());
         // lego keeps, and so revokes, the newer one.
         lego.revoke(names[0], 4).unwrap();
         expect_revoked(&renewed_case, "superseded");
         expect_good(&case, &issued, Some(names[0]));
-    }
+    });
 }
 
-fn instant_acme_goes_through_an_account_s_life(keys: Keys) {
-    let scene = Scene::new(keys);
-    let http01 = Http01::start(scene.chancery.http01()).unwrap();
+fn instant_acme_goes_through_an_account_s_life(layout: Layout, keys: Keys) {
+    let scene = Scene::new(layout, keys);
+    let http01 = Http01::start(scene.ca.http01).unwrap();
     runtime().block_on(async {
         let contact = ["mailto:operator@example.com"];
         let new =
             NewAccount { contact: &contact, terms_of_service_agreed: true, only_return_existing: false };
         let (mut account, credentials) =
-            builder(&scene).create(&new, scene.directory().to_owned(), None).await.unwrap();
+            builder(&scene).create(&new, scene.ca.acme_directory.clone(), None).await.unwrap();
         let old_key = credentials.private_key().secret_pkcs8_der().to_vec();
 
         // An address and a name over http-01, a wildcard over dns-01, in one order.
@@ -142,7 +115,7 @@ fn instant_acme_goes_through_an_account_s_life(keys: Keys) {
             Identifier::Dns("*.example.test".into()),
         ];
         let kept = issue(&scene, &account, &identifiers, &http01).await;
-        let text = openssl_text(&kept.issued.certificate);
+        let text = judges::certificate_text(&kept.issued.certificate).unwrap();
         for name in ["IP Address:127.0.0.1", "DNS:www.example.test", "DNS:*.example.test"] {
             assert!(text.contains(name), "{name} in {text}");
         }
@@ -158,7 +131,7 @@ fn instant_acme_goes_through_an_account_s_life(keys: Keys) {
         let (old, pkcs8) =
             (instant_acme::Key::from_pkcs8_der(old_key.as_slice().into()).unwrap(), old_key.into());
         let error = builder(&scene)
-            .from_key((old, rustls::pki_types::PrivateKeyDer::Pkcs8(pkcs8)), scene.directory().to_owned())
+            .from_key((old, rustls::pki_types::PrivateKeyDer::Pkcs8(pkcs8)), scene.ca.acme_directory.clone())
             .await
             .err()
             .unwrap()
@@ -215,53 +188,39 @@ async fn issue(scene: &Scene, account: &Account, identifiers: &[Identifier], htt
     for (name, record) in records {
         scene.dns.remove(&name, &record);
     }
-    Kept::new(scene.roots(), &pem::decode(&chain, "CERTIFICATE").unwrap(), &key)
+    Kept::new(&scene.ca.roots_pem, &pem::decode(&chain, "CERTIFICATE").unwrap(), &key)
 }
 
-#[test]
-fn thirty_two_orders_at_once_on_one_account_all_succeed() {
+fn thirty_two_orders_at_once_on_one_account_all_succeed(layout: Layout, keys: Keys) {
     const ORDERS: usize = 32;
-    let scene = Scene::new(Keys::Software);
-    let http01 = Http01::start(scene.chancery.http01()).unwrap();
-    let client = Client::registered(scene.directory(), scene.roots()).unwrap();
-    let chains: Vec<_> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..ORDERS)
-            .map(|number| {
-                let (client, http01) = (&client, &http01);
-                scope.spawn(move || {
-                    let name = format!("host-{number}.localhost");
-                    let order = client.order(&[("dns", &name)]).unwrap();
-                    for challenge in client.challenges(&order, "http-01").unwrap() {
-                        http01.add(&challenge.token, &challenge.key_authorization);
-                        client.respond(&challenge).unwrap();
-                    }
-                    let order = client.settled(&order, &["ready"]).unwrap();
-                    let (csr, key) = csr(&[&name]).unwrap();
-                    client.finalize(&order, &csr).unwrap();
-                    let order = client.settled(&order, &["valid"]).unwrap();
-                    (client.download(&order).unwrap(), key)
-                })
-            })
-            .collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    let scene = Scene::new(layout, keys);
+    let http01 = Http01::start(scene.ca.http01).unwrap();
+    let client = Client::registered(&scene.ca.acme_directory, &scene.ca.roots_pem).unwrap();
+    let chains: [_; ORDERS] = at_once(std::array::from_fn(|number| number), |number: usize| {
+        let name = format!("host-{number}.localhost");
+        let order = client.order(&[("dns", &name)]).unwrap();
+        for challenge in client.challenges(&order, "http-01").unwrap() {
+            http01.add(&challenge.token, &challenge.key_authorization);
+            client.respond(&challenge).unwrap();
+        }
+        let order = client.settled(&order, &["ready"]).unwrap();
+        let (csr, key) = csr(&[&name]).unwrap();
+        client.finalize(&order, &csr).unwrap();
+        let order = client.settled(&order, &["valid"]).unwrap();
+        (client.download(&order).unwrap(), key)
     });
-    let listed = scene.chancery.cli(&["certificate", "list", "--state", "issued"]).unwrap();
+    let listed = scene.ca.cli(&["certificate", "list", "--state", "issued"]).unwrap();
     let of_orders = listed.as_array().unwrap().iter().filter(|row| !row["order"].is_null()).count();
     assert_eq!(of_orders, ORDERS);
     let (chain, key) = &chains[0];
-    let kept = Kept::new(scene.roots(), chain, key);
+    let kept = Kept::new(&scene.ca.roots_pem, chain, key);
     expect_good(&kept.case, &kept.issued, None);
 }
 
 fn builder(scene: &Scene) -> AccountBuilder {
-    Account::builder_with_root(scene.roots()).unwrap()
+    Account::builder_with_root(&scene.ca.roots_pem).unwrap()
 }
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
-}
-
-fn openssl_text(certificate: &Path) -> String {
-    let mut command = command(system_tool("openssl").unwrap());
-    succeed(command.args(["x509", "-noout", "-text", "-in"]).arg(certificate)).unwrap().stdout
 }

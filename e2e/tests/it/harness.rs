@@ -12,7 +12,8 @@ use std::time::Duration;
 use e2e::chancery::with_sockets;
 use e2e::clients::Issued;
 use e2e::dns::{Data, Dns, Failure};
-use e2e::judges::{self, Case, CertIdHash, Document, Status};
+use e2e::judges::{self, Case, CertIdHash, Status};
+use e2e::pkilint::{Document, pkilint};
 use e2e::port::ReservedPort;
 use e2e::program::{command, run, succeed, system_tool};
 use e2e::softhsm::Token;
@@ -236,10 +237,8 @@ fn ocsp_judges_read_good_and_revoked_and_refuse_an_unauthorised_responder() {
         for nonce in [false, true] {
             let answer = case.gnutls_ocsp(&responder.url, nonce).unwrap();
             assert_eq!(answer.status, status);
-            assert_eq!(
-                judges::pkilint(Document::OcspResponse, &answer.response).unwrap(),
-                Vec::<String>::new()
-            );
+            let response = fs::read(&answer.response).unwrap();
+            assert_eq!(pkilint(&[(Document::OcspResponse, response)]).unwrap(), Vec::<String>::new());
         }
     }
     let responder = ca.responder("good.txt", "leaf");
@@ -251,16 +250,20 @@ fn ocsp_judges_read_good_and_revoked_and_refuse_an_unauthorised_responder() {
 #[test]
 fn pkilint_passes_what_is_right_and_names_what_is_wrong() {
     let ca = MiniCa::new();
-    for certificate in ["root.pem", "int.pem", "leaf.pem", "responder.pem"] {
-        let findings = judges::pkilint(Document::Certificate, &ca.file(certificate)).unwrap();
-        assert!(findings.is_empty(), "{certificate}: {findings:?}");
-    }
-    assert!(judges::pkilint_der(Document::Crl, &ca.crl("int.crl")).unwrap().is_empty());
-    assert!(judges::pkilint_der(Document::AuthorityCrl, &ca.crl("root.crl")).unwrap().is_empty());
-    let findings = judges::pkilint_der(Document::Crl, &ca.crl("bad.crl")).unwrap();
+    let certificate = |name| (Document::Certificate, fs::read(ca.file(name)).unwrap());
+    let mut documents: Vec<_> =
+        ["root.pem", "int.pem", "leaf.pem", "responder.pem"].into_iter().map(certificate).collect();
+    documents.push((Document::Crl, ca.crl("int.crl")));
+    documents.push((Document::AuthorityCrl, ca.crl("root.crl")));
+    assert_eq!(pkilint(&documents).unwrap(), Vec::<String>::new());
+    // One that is wrong among others.
+    documents.insert(2, (Document::Crl, ca.crl("bad.crl")));
+    let findings = pkilint(&documents).unwrap();
     assert!(findings.iter().any(|finding| finding.contains("pkix.crl_number_missing")), "{findings:?}");
+    assert!(findings.iter().all(|finding| finding.starts_with("Crl: ")), "{findings:?}");
     // A file that is no CRL at all is an error of the judge, not a clean bill.
-    assert!(judges::pkilint(Document::Crl, &ca.file("ca.cnf")).is_err());
+    documents[2].1 = fs::read(ca.file("ca.cnf")).unwrap();
+    assert!(pkilint(&documents).is_err());
 }
 
 #[test]

@@ -399,9 +399,11 @@ fn on_a_full_disk_nothing_is_issued_and_what_was_issued_can_be_revoked() {
     let root = geteuid().is_root();
     let watermark: u64 = 8 << 20;
     chancery.set("CHANCERY__STORE__MIN_FREE_BYTES", &watermark.to_string());
-    let _mount = root.then(|| Mount::tmpfs(&data, "size=40m"));
+    let mount = root.then(|| Mount::tmpfs(&data, "size=40m"));
     chancery.restart().unwrap();
     let mut scene = Scene::with(chancery, dns);
+    // To go before the scene, whose directory can't be removed while something is mounted in it.
+    let _mount = mount;
     let (first, first_der) = scene.issue("first.example.test");
     let (second, second_der) = scene.issue("second.example.test");
     let order = scene.ready_order("third.example.test");

@@ -10,11 +10,35 @@
 /// Makes a test of each function, once with keys in files and once with keys in a SoftHSM token.
 macro_rules! on_both_key_backends {
     ($($test:ident),+ $(,)?) => {
-        mod software {
-            $(#[test] fn $test() { super::$test(e2e::chancery::Keys::Software); })+
+        tests_with!(software(e2e::chancery::Keys::Software), $($test),+);
+        tests_with!(softhsm(e2e::chancery::Keys::SoftHsm), $($test),+);
+    };
+}
+
+/// Makes a test of each function for every way to run a CA: with all roles in one process and with each in its own, on
+/// both key backends.
+macro_rules! in_every_deployment {
+    ($($test:ident),+ $(,)?) => {
+        mod one_process {
+            use super::{$($test),+};
+            in_every_deployment!(@ e2e::deployment::Layout::OneProcess, $($test),+);
         }
-        mod softhsm {
-            $(#[test] fn $test() { super::$test(e2e::chancery::Keys::SoftHsm); })+
+        mod roles_apart {
+            use super::{$($test),+};
+            in_every_deployment!(@ e2e::deployment::Layout::RolesApart, $($test),+);
+        }
+    };
+    (@ $layout:expr, $($test:ident),+) => {
+        tests_with!(software($layout, e2e::chancery::Keys::Software), $($test),+);
+        tests_with!(softhsm($layout, e2e::chancery::Keys::SoftHsm), $($test),+);
+    };
+}
+
+/// Makes a module with a test of each function, called with these arguments.
+macro_rules! tests_with {
+    ($module:ident $arguments:tt, $($test:ident),+) => {
+        mod $module {
+            $(#[test] fn $test() { super::$test $arguments; })+
         }
     };
 }
@@ -24,8 +48,10 @@ mod crash;
 mod directory;
 mod first_light;
 mod harness;
+mod hierarchy;
 mod hostile;
 mod metrics;
 mod misconfigured;
 mod roles;
+mod scene;
 mod verdicts;
