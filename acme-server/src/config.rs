@@ -1,17 +1,27 @@
 //! The section `[acme]` of the configuration: what the operator wrote ([`Config`]) and what was checked
 //! ([`DirectorySettings`], one for each ACME directory).
 
+mod attestation;
+mod renewal;
+mod star;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ca_core::acme::order::OrderLimits;
-use ca_core::acme::{ChallengeType, DirectoryName};
+use ca_core::acme::{ChallengeType, DirectoryName, DnsName, RenewalPolicy};
+use ca_core::id::IssuerId;
 use ca_core::policy::{AllowedNames, DirectoryPolicy, NameRule, Network, SubscriberKeys};
 use ca_core::profile::ProfileName;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub use self::attestation::{AttestationConfig, AttestationRoots, FormatConfig};
+pub use self::renewal::RenewalConfig;
+pub use self::star::StarConfig;
+use crate::client_address::{ForwardedHeader, TrustedProxies};
+use crate::limits::{LimitSettings, LimitsConfig, PruningConfig};
 use crate::validation::{Egress, ProberConfig};
 
 /// The section `[acme]`: the defaults of every directory, and `[acme.directories.NAME]`, which override them.
@@ -37,7 +47,8 @@ pub struct Config {
     /// The URL of a page about this CA.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub website: Option<String>,
-    /// Whether new accounts need an external account binding. Not offered in this version: only `false` is accepted.
+    /// Whether new accounts must be bound to an external account, which `chancery eab create` makes. One that is given
+    /// is checked in any case.
     pub external_account_required: bool,
     /// Until when an order can be finalized, in seconds.
     pub order_lifetime_seconds: u64,
@@ -61,8 +72,37 @@ pub struct Config {
     pub http01_port: u16,
     /// The port that tls-alpn-01 connects to.
     pub tls_alpn01_port: u16,
+    /// Whether the CAA records of dns names are looked at: `off` or `check` (RFC 8659).
+    pub caa: String,
+    /// The issuer domain names by which CAA records can name this CA, such as `ca.example.org`.
+    pub caa_identities: Vec<String>,
+    /// The issuing CA that signs, by id, such as `issuing-1`. Unset: the newest active one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
+    /// Whether an order may choose notBefore and notAfter, within the lifetime of its profile.
+    pub client_validity: bool,
+    /// How long after its validation an authorization serves further orders, in seconds; 0: every order proves its
+    /// names. Where it is not 0, names can be proven ahead of any order (newAuthz).
+    pub authorization_reuse_seconds: u64,
+    /// Whether an authorization for a domain can be had that serves every name below it, RFC 9444. It is proven in the
+    /// DNS alone.
+    pub subdomains: bool,
+    /// Whether and how certificates are renewed automatically, RFC 8739.
+    pub star: StarConfig,
     /// Where validation may connect to.
     pub validation: ValidationConfig,
+    /// Whose attestations of devices are accepted.
+    pub attestation: AttestationConfig,
+    /// How much clients may ask for.
+    pub limits: LimitsConfig,
+    /// When rows are deleted that nobody can use any more; for all directories.
+    pub pruning: PruningConfig,
+    /// The networks of proxies that are believed when they say for whom they ask; for all directories.
+    pub trusted_proxies: Vec<String>,
+    /// The header in which they say it: `x-forwarded-for` or `forwarded`. The other one is never looked at.
+    pub forwarded_header: String,
+    /// When clients are asked to renew.
+    pub renewal: RenewalConfig,
     /// Directories by name. `default` is there unless any is named here.
     pub directories: BTreeMap<String, DirectoryConfig>,
 }
@@ -101,7 +141,17 @@ pub struct DirectoryConfig {
     pub dns_servers: Option<Vec<String>>,
     pub http01_port: Option<u16>,
     pub tls_alpn01_port: Option<u16>,
+    pub caa: Option<String>,
+    pub caa_identities: Option<Vec<String>>,
+    pub issuer: Option<String>,
+    pub client_validity: Option<bool>,
+    pub authorization_reuse_seconds: Option<u64>,
+    pub subdomains: Option<bool>,
+    pub star: Option<StarConfig>,
     pub validation: Option<ValidationConfig>,
+    pub attestation: Option<AttestationConfig>,
+    pub limits: Option<LimitsConfig>,
+    pub renewal: Option<RenewalConfig>,
 }
 
 impl Default for Config {
@@ -113,7 +163,7 @@ impl Default for Config {
             allowed_names: Vec::new(),
             wildcards: false,
             profiles: vec!["tls-server".to_owned(), "tls-client".to_owned()],
-            challenges: ChallengeType::ALL.iter().map(|kind| kind.name().to_owned()).collect(),
+            challenges: ChallengeType::USUAL.iter().map(|kind| kind.name().to_owned()).collect(),
             terms_of_service: None,
             website: None,
             external_account_required: false,
@@ -128,7 +178,20 @@ impl Default for Config {
             dns_servers: Vec::new(),
             http01_port: 80,
             tls_alpn01_port: 443,
+            caa: "off".to_owned(),
+            caa_identities: Vec::new(),
+            issuer: None,
+            client_validity: false,
+            authorization_reuse_seconds: 0,
+            subdomains: false,
+            star: StarConfig::default(),
             validation: ValidationConfig::default(),
+            attestation: AttestationConfig::default(),
+            limits: LimitsConfig::default(),
+            pruning: PruningConfig::default(),
+            trusted_proxies: Vec::new(),
+            forwarded_header: ForwardedHeader::default().name().to_owned(),
+            renewal: RenewalConfig::default(),
             directories: BTreeMap::new(),
         }
     }
@@ -153,8 +216,20 @@ pub struct DirectorySettings {
     pub terms_of_service: Option<String>,
     /// The URL of a page about this CA.
     pub website: Option<String>,
+    /// Whether new accounts must be bound to an external account.
+    pub external_account_required: bool,
+    /// The issuer domain names by which CAA records can name this CA; `None` where the records are not looked at.
+    pub caa: Option<Vec<DnsName>>,
+    /// The names by which a persistent DNS record can name this CA; at least one where dns-persist-01 is offered.
+    pub issuer_domain_names: Vec<DnsName>,
+    /// When its certificates should be renewed.
+    pub renewal: RenewalPolicy,
+    /// How much clients may ask for.
+    pub limits: LimitSettings,
     /// How validation reaches out.
     pub prober: ProberConfig,
+    /// The attestation formats of devices that are accepted, and where their roots are to be read.
+    pub attestation: Vec<AttestationRoots>,
 }
 
 impl Config {
@@ -172,10 +247,26 @@ impl Config {
             return Err(ConfigError { key: "acme.max_body_bytes".to_owned(), problem });
         }
         self.base_url()?;
+        self.proxies()?;
+        self.pruning.ages()?;
         if self.directories.is_empty() {
             return Ok(vec![self.directory("default", &DirectoryConfig::default())?]);
         }
         self.directories.iter().map(|(name, overrides)| self.directory(name, overrides)).collect()
+    }
+
+    /// The proxies that are believed.
+    ///
+    /// # Errors
+    /// The key at fault.
+    pub fn proxies(&self) -> Result<TrustedProxies, ConfigError> {
+        let header = ForwardedHeader::ALL.into_iter().find(|header| header.name() == self.forwarded_header);
+        let header = header.ok_or_else(|| ConfigError {
+            key: "acme.forwarded_header".to_owned(),
+            problem: format!("must be \"x-forwarded-for\" or \"forwarded\", not '{}'", self.forwarded_header),
+        })?;
+        let networks = networks(&self.trusted_proxies, "acme.trusted_proxies")?;
+        Ok(TrustedProxies { networks, header })
     }
 
     /// [`Config::public_url`] without a trailing slash.
@@ -212,11 +303,6 @@ impl Config {
             problem: why.to_string(),
         })?;
 
-        if let (true, key) = value!(external_account_required) {
-            let problem = "external account binding is not offered in this version; set it to false and keep \
-                           allowed_names narrow instead";
-            return Err(ConfigError { key, problem: problem.to_owned() });
-        }
         let (allowed_names, names_key) = value!(allowed_names);
         let (profiles, profiles_key) = value!(profiles);
         let profiles: Vec<ProfileName> = each(profiles, &profiles_key, |text| text.clone().try_into())?;
@@ -226,7 +312,10 @@ impl Config {
         }
         let (challenges, challenges_key) = value!(challenges);
         let challenges: Vec<ChallengeType> = each(challenges, &challenges_key, |text| {
-            text.parse().map_err(|()| format!("'{text}' is no challenge; use http-01, dns-01 or tls-alpn-01"))
+            text.parse().map_err(|()| {
+                let kinds = ChallengeType::ALL.map(ChallengeType::name).join(", ");
+                format!("'{text}' is no challenge; use {kinds}")
+            })
         })?;
         if challenges.is_empty() || challenges.iter().collect::<BTreeSet<_>>().len() != challenges.len() {
             let problem = "name at least one challenge, and each once".to_owned();
@@ -265,14 +354,31 @@ impl Config {
         let terms = own.terms_of_service.as_ref().or(self.terms_of_service.as_ref());
         let website = own.website.as_ref().or(self.website.as_ref());
         let (validation, validation_key) = value!(validation);
-        let networks = |list: &[String], field: &str| {
-            each(list, &format!("{validation_key}.{field}"), |text| {
-                text.parse::<Network>().map_err(|_| {
-                    format!("'{text}' is no network; write an address or ADDRESS/PREFIX, as 10.0.0.0/8")
-                })
+        let networks = |list: &[String], field: &str| networks(list, &format!("{validation_key}.{field}"));
+        let (renewal, renewal_section) = value!(renewal);
+        let (star, star_section) = value!(star);
+        let issuer_key = key("issuer", own.issuer.is_some());
+        let issuer = own.issuer.as_ref().or(self.issuer.as_ref()).map(|text| {
+            text.parse::<IssuerId>().map_err(|why| {
+                let problem = format!("'{text}': {why}; see `chancery issuer list`");
+                ConfigError { key: issuer_key, problem }
             })
-        };
+        });
+        let issuer = issuer.transpose()?;
         let (dns_servers, dns_key) = value!(dns_servers);
+        let (given, identities_key) = value!(caa_identities);
+        let identities = identities(given, &identities_key)?;
+        let persistent = challenges.contains(&ChallengeType::DnsPersist01);
+        if persistent && !(1..=10).contains(&identities.len()) {
+            let problem = "dns-persist-01 is offered, so this CA needs one to ten names that its records can give, \
+                           such as \"ca.example.org\"";
+            return Err(ConfigError { key: identities_key, problem: problem.to_owned() });
+        }
+        let issuer_domain_names = if persistent { identities.clone() } else { Vec::new() };
+        let caa = caa(value!(caa), identities, identities_key)?;
+        let (attestation, attestation_key) = value!(attestation);
+        let attests = challenges.contains(&ChallengeType::DeviceAttest01);
+        let attestation = attestation::roots(attestation, &attestation_key, attests)?;
         let prober = ProberConfig {
             dns_servers: each(dns_servers, &dns_key, resolver)?,
             http01_port: port(value!(http01_port))?,
@@ -291,12 +397,30 @@ impl Config {
                 profiles,
                 subscriber_keys,
                 limits,
+                client_validity: *value!(client_validity).0,
+                reuse: reuse(value!(authorization_reuse_seconds))?,
+                subdomains: *value!(subdomains).0,
+                star: star.policy(&star_section)?,
+                issuer,
             },
+            renewal: renewal.policy(&renewal_section)?,
             terms_of_service: url((terms, key("terms_of_service", own.terms_of_service.is_some())))?,
             website: url((website, key("website", own.website.is_some())))?,
+            external_account_required: *value!(external_account_required).0,
+            caa,
+            issuer_domain_names,
+            limits: self.limits.settings(name, own.limits.as_ref())?,
             prober,
+            attestation,
         })
     }
+}
+
+fn networks(list: &[String], key: &str) -> Result<Vec<Network>, ConfigError> {
+    each(list, key, |text| {
+        text.parse::<Network>()
+            .map_err(|_| format!("'{text}' is no network; write an address or ADDRESS/PREFIX, as 10.0.0.0/8"))
+    })
 }
 
 /// Reads each entry of a list; an error names the key.
@@ -321,11 +445,47 @@ fn names(rules: &[String], key: String) -> Result<AllowedNames, ConfigError> {
     }
 }
 
+/// The identities are read also where nothing is checked, so that a mistake does not wait for the day of the switch.
+fn identities(list: &[String], key: &str) -> Result<Vec<DnsName>, ConfigError> {
+    each(list, key, |text| {
+        let name = DnsName::parse(text).map_err(|why| format!("'{text}' is no issuer domain name: {why}"))?;
+        if name.is_wildcard() { Err(format!("'{text}' must not be a wildcard")) } else { Ok(name) }
+    })
+}
+
+fn caa(
+    (mode, mode_key): (&String, String),
+    identities: Vec<DnsName>,
+    key: String,
+) -> Result<Option<Vec<DnsName>>, ConfigError> {
+    match mode.as_str() {
+        "off" => Ok(None),
+        "check" if identities.is_empty() => {
+            let problem = "CAA records are checked, so this CA needs a name that they can give, such as \
+                           \"ca.example.org\""
+                .to_owned();
+            Err(ConfigError { key, problem })
+        }
+        "check" => Ok(Some(identities)),
+        other => {
+            let problem = format!("must be \"off\" or \"check\", not '{other}'");
+            Err(ConfigError { key: mode_key, problem })
+        }
+    }
+}
+
 fn lifetime((seconds, key): (&u64, String)) -> Result<Duration, ConfigError> {
     if (60..=365 * 24 * 3600).contains(seconds) {
         return Ok(Duration::from_secs(*seconds));
     }
     Err(ConfigError { key, problem: format!("must be from 60 to 31536000 seconds, not {seconds}") })
+}
+
+fn reuse((seconds, key): (&u64, String)) -> Result<Option<Duration>, ConfigError> {
+    match seconds {
+        0 => Ok(None),
+        _ => lifetime((seconds, key)).map(Some),
+    }
 }
 
 fn rsa_bits(
@@ -390,19 +550,72 @@ mod tests {
     }
 
     #[test]
+    fn caa_is_switched_on_for_all_directories_or_for_one() {
+        let identity = DnsName::parse("ca.example.org").unwrap();
+        assert_eq!(with(|_| ()).unwrap()[0].caa, None);
+        let own = DirectoryConfig { caa: Some("check".to_owned()), ..Default::default() };
+        let directories = with(|config| {
+            config.caa_identities = vec!["CA.example.org".to_owned()];
+            config.directories = [("a".to_owned(), own), ("b".to_owned(), Default::default())].into();
+        })
+        .unwrap();
+        assert_eq!(directories[0].caa.as_deref(), Some(&[identity][..]));
+        assert_eq!(directories[1].caa, None);
+        let own = DirectoryConfig { caa: Some("off".to_owned()), ..Default::default() };
+        let directories = with(|config| {
+            config.caa = "check".to_owned();
+            config.caa_identities = vec!["ca.example.org".to_owned()];
+            config.directories = [("a".to_owned(), own)].into();
+        });
+        assert_eq!(directories.unwrap()[0].caa, None);
+    }
+
+    #[test]
+    fn device_attest_01_needs_roots_for_a_format() {
+        let with = |attestation: AttestationConfig, challenge: &str| {
+            with(|config| {
+                config.challenges = vec![challenge.to_owned()];
+                config.attestation = attestation;
+            })
+        };
+        let section = |roots: &str| Some(FormatConfig { roots: roots.to_owned() });
+        let tpm = AttestationConfig { tpm: section("tpm.pem"), ..Default::default() };
+        let directories = with(tpm.clone(), "device-attest-01").unwrap();
+        let roots = &directories[0].attestation;
+        assert_eq!((roots.len(), roots[0].key.as_str()), (1, "acme.attestation.tpm.roots"));
+        assert_eq!((roots[0].format.name(), roots[0].file.to_str()), ("tpm", Some("tpm.pem")));
+        assert!(with(tpm, "http-01").is_ok());
+        let none = with(AttestationConfig::default(), "device-attest-01").unwrap_err();
+        assert_eq!(none.key, "acme.attestation");
+        let empty = AttestationConfig { android_key: section(""), ..Default::default() };
+        assert_eq!(with(empty, "http-01").unwrap_err().key, "acme.attestation.android-key.roots");
+        assert!(!Config::default().challenges.iter().any(|kind| kind == "device-attest-01"));
+    }
+
+    #[test]
     fn errors_name_the_key() {
         let key = |result: Result<Vec<DirectorySettings>, ConfigError>| result.unwrap_err().key;
         assert_eq!(key(with(|c| c.http01_port = 0)), "acme.http01_port");
         assert_eq!(key(with(|c| c.public_url = "127.0.0.1:8443".into())), "acme.public_url");
-        assert_eq!(key(with(|c| c.external_account_required = true)), "acme.external_account_required");
         assert_eq!(key(with(|c| c.allowed_names = vec!["*".into(), "a.b".into()])), "acme.allowed_names");
         assert_eq!(key(with(|c| c.dns_servers = vec!["ns.example".into()])), "acme.dns_servers");
         assert_eq!(key(with(|c| c.max_body_bytes = 2_000_000)), "acme.max_body_bytes");
         assert_eq!(key(with(|c| c.rsa_min_bits = 1024)), "acme.rsa_min_bits");
+        assert_eq!(key(with(|c| c.trusted_proxies = vec!["proxy".into()])), "acme.trusted_proxies");
+        assert_eq!(key(with(|c| c.forwarded_header = "via".into())), "acme.forwarded_header");
+        assert_eq!(key(with(|c| c.pruning.every_seconds = 0)), "acme.pruning.every_seconds");
+        let orders = Some("300 an hour".to_owned());
+        assert_eq!(
+            key(with(|c| c.limits.new_orders_per_account = orders)),
+            "acme.limits.new_orders_per_account"
+        );
         assert_eq!(
             key(with(|c| c.validation.deny_networks = vec!["10.0.0.0/40".into()])),
             "acme.validation.deny_networks"
         );
+        assert_eq!(key(with(|c| c.caa = "on".into())), "acme.caa");
+        assert_eq!(key(with(|c| c.caa = "check".into())), "acme.caa_identities");
+        assert_eq!(key(with(|c| c.caa_identities = vec!["*.ca.example".into()])), "acme.caa_identities");
         let own = DirectoryConfig { challenges: Some(vec!["dns-02".into()]), ..Default::default() };
         assert_eq!(
             key(with(|c| c.directories = [("lab".to_owned(), own)].into())),

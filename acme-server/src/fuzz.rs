@@ -1,6 +1,6 @@
 //! Fuzz bodies: decode, encode, decode. Run under proptest by the tests and under cargo-fuzz by `cargo xtask fuzz`.
 
-use crate::jose::{AccountKey, FlattenedJws};
+use crate::jose::{AccountKey, FlattenedJws, MacJws};
 
 /// Reads any octets as a JWS: never panics, and what was read survives being written and read again.
 ///
@@ -24,4 +24,15 @@ pub fn jwk(data: &[u8]) {
     let again = AccountKey::from_json(key.canonical()).expect("the canonical form can be read");
     assert_eq!(key, again);
     assert_eq!(key.thumbprint(), again.thumbprint());
+}
+
+/// Reads any octets as an external account binding: never panics, and no MAC of another key is taken for its own.
+///
+/// # Panics
+/// If it does, which is what a fuzzer looks for.
+#[allow(clippy::panic, clippy::expect_used, reason = "a fuzz body reports by panicking")]
+pub fn binding(data: &[u8]) {
+    let Ok(members) = serde_json::from_slice(data) else { return };
+    let Ok(jws) = MacJws::parse(&members) else { return };
+    assert!(jws.clone().verify(b"one key").is_err() || jws.verify(b"another").is_err());
 }

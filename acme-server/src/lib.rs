@@ -6,14 +6,19 @@
 
 #![forbid(unsafe_code)]
 
+pub mod client_address;
 pub mod config;
+mod eab;
 pub mod fuzz;
 mod handlers;
 pub mod jose;
+pub mod limits;
 mod links;
 mod metrics;
 mod nonce;
 mod problem;
+mod renewals;
+pub mod sealing;
 mod service;
 pub mod validation;
 mod validations;

@@ -11,6 +11,7 @@ pub(crate) mod route {
     pub(crate) const NEW_NONCE: &str = "/acme/{directory}/new-nonce";
     pub(crate) const NEW_ACCOUNT: &str = "/acme/{directory}/new-account";
     pub(crate) const NEW_ORDER: &str = "/acme/{directory}/new-order";
+    pub(crate) const NEW_AUTHORIZATION: &str = "/acme/{directory}/new-authz";
     pub(crate) const REVOKE_CERTIFICATE: &str = "/acme/{directory}/revoke-cert";
     pub(crate) const KEY_CHANGE: &str = "/acme/{directory}/key-change";
     pub(crate) const ACCOUNT: &str = "/acme/{directory}/account/{account}";
@@ -22,6 +23,12 @@ pub(crate) mod route {
     pub(crate) const CHALLENGE: &str = "/acme/{directory}/authorization/{authorization}/{challenge}";
     pub(crate) const CERTIFICATE: &str = "/acme/{directory}/certificate/{certificate}";
     pub(crate) const CERTIFICATE_CHAIN: &str = "/acme/{directory}/certificate/{certificate}/{chain}";
+    pub(crate) const STAR_CERTIFICATE: &str = "/acme/{directory}/star-certificate/{order}";
+    pub(crate) const RENEWAL_INFO: &str = "/acme/{directory}/renewal-info";
+    pub(crate) const RENEWAL_INFO_OF: &str = "/acme/{directory}/renewal-info/{certificate}";
+    pub(crate) const ORDER_EXPLANATION: &str = "/acme/{directory}/order/{order}/explanation";
+    pub(crate) const AUTHORIZATION_EXPLANATION: &str =
+        "/acme/{directory}/authorization/{authorization}/explanation";
     pub(crate) const ROOTS: &str = "/roots.pem";
 
     /// What metrics call the resource behind a template.
@@ -31,6 +38,7 @@ pub(crate) mod route {
             Some(NEW_NONCE) => "new-nonce",
             Some(NEW_ACCOUNT) => "new-account",
             Some(NEW_ORDER) => "new-order",
+            Some(NEW_AUTHORIZATION) => "new-authz",
             Some(REVOKE_CERTIFICATE) => "revoke-cert",
             Some(KEY_CHANGE) => "key-change",
             Some(ACCOUNT) => "account",
@@ -40,6 +48,9 @@ pub(crate) mod route {
             Some(AUTHORIZATION) => "authorization",
             Some(CHALLENGE) => "challenge",
             Some(CERTIFICATE | CERTIFICATE_CHAIN) => "certificate",
+            Some(STAR_CERTIFICATE) => "star-certificate",
+            Some(RENEWAL_INFO | RENEWAL_INFO_OF) => "renewal-info",
+            Some(ORDER_EXPLANATION | AUTHORIZATION_EXPLANATION) => "explanation",
             Some(ROOTS) => "roots",
             _ => "unknown",
         }
@@ -74,12 +85,21 @@ impl Links {
         format!("{}/new-order", self.base)
     }
 
+    pub(crate) fn new_authorization(&self) -> String {
+        format!("{}/new-authz", self.base)
+    }
+
     pub(crate) fn revoke_certificate(&self) -> String {
         format!("{}/revoke-cert", self.base)
     }
 
     pub(crate) fn key_change(&self) -> String {
         format!("{}/key-change", self.base)
+    }
+
+    /// To which a client appends the identifier of a certificate, RFC 9773 §4.1.
+    pub(crate) fn renewal_info(&self) -> String {
+        format!("{}/renewal-info", self.base)
     }
 
     pub(crate) fn account(&self, account: AccountId) -> String {
@@ -89,6 +109,11 @@ impl Links {
     /// The account that an account URL of this directory names; `None` if it is none.
     pub(crate) fn parse_account(&self, url: &str) -> Option<AccountId> {
         url.strip_prefix(&self.base)?.strip_prefix("/account/")?.parse().ok()
+    }
+
+    /// What the hashed URIs of accounts begin with, draft-ietf-acme-dns-persist-02 §4.1: a name, not a resource.
+    pub(crate) fn account_hash_prefix(&self) -> String {
+        format!("{}/account-hash/", self.base)
     }
 
     pub(crate) fn orders(&self, account: AccountId) -> String {
@@ -101,6 +126,16 @@ impl Links {
 
     pub(crate) fn order(&self, order: OrderId) -> String {
         format!("{}/order/{order}", self.base)
+    }
+
+    /// A page for people on what became of an order.
+    pub(crate) fn order_explanation(&self, order: OrderId) -> String {
+        format!("{}/order/{order}/explanation", self.base)
+    }
+
+    /// A page for people on what became of an authorization.
+    pub(crate) fn authorization_explanation(&self, authorization: AuthorizationId) -> String {
+        format!("{}/authorization/{authorization}/explanation", self.base)
     }
 
     pub(crate) fn finalize(&self, order: OrderId) -> String {
@@ -117,6 +152,11 @@ impl Links {
 
     pub(crate) fn certificate(&self, certificate: &CertificateId) -> String {
         format!("{}/certificate/{certificate}", self.base)
+    }
+
+    /// The newest certificate of an order that is renewed automatically, RFC 8739 §3.3.
+    pub(crate) fn star_certificate(&self, order: OrderId) -> String {
+        format!("{}/star-certificate/{order}", self.base)
     }
 
     /// Another chain of a certificate; the first, at [`Links::certificate`], has number 0.

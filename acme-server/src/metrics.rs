@@ -22,6 +22,12 @@ pub struct Metrics {
     validation_seconds: Family<ValidationLabels, Histogram, fn() -> Histogram>,
     validations_in_flight: Gauge,
     orders_created: Counter,
+    limited: Family<LimitLabels, Counter>,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct LimitLabels {
+    limit: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -60,6 +66,7 @@ impl Default for Metrics {
             }),
             validations_in_flight: Gauge::default(),
             orders_created: Counter::default(),
+            limited: Family::default(),
         }
     }
 }
@@ -86,6 +93,11 @@ impl Metrics {
             self.validations_in_flight.clone(),
         );
         registry.register("acme_orders_created", "Orders placed", self.orders_created.clone());
+        registry.register(
+            "acme_limited",
+            "Requests refused by a limit, by its key in acme.limits",
+            self.limited.clone(),
+        );
     }
 
     pub(crate) fn request_began(&self) -> InFlight {
@@ -109,6 +121,11 @@ impl Metrics {
     pub(crate) fn validation_ended(&self, kind: ChallengeType, outcome: &'static str, took: Duration) {
         let labels = ValidationLabels { challenge: kind.name(), outcome };
         self.validation_seconds.get_or_create(&labels).observe(took.as_secs_f64());
+    }
+
+    /// A request was refused; `limit` is the key of the limit.
+    pub(crate) fn limited(&self, limit: &'static str) {
+        self.limited.get_or_create(&LimitLabels { limit }).inc();
     }
 
     pub(crate) fn order_created(&self) {

@@ -12,8 +12,9 @@ use axum::response::{IntoResponse, Response};
 use ca_core::acme::account::AccountEnded;
 use ca_core::acme::authorization::AcceptError;
 use ca_core::acme::challenge::{FailureKind, ValidationFailure};
-use ca_core::acme::order::{FinalizeError, OrderFailure, OrderRejected};
-use ca_core::acme::{Identifier, InvalidName};
+use ca_core::acme::order::{CancelError, FinalizeError, OrderFailure, OrderRejected};
+use ca_core::acme::renewal::{InvalidRenewalId, ReplacesRejected};
+use ca_core::acme::{AdmissionRefused, Identifier, InvalidName};
 use ca_core::pkix::csr::CsrError;
 use ca_core::policy::NameRefused;
 use ca_core::revocation::InvalidReason;
@@ -27,17 +28,28 @@ use crate::wire::IdentifierBody;
 
 /// An ACME error type, RFC 8555 §6.7.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(missing_docs, reason = "the names are those of RFC 8555 §6.7, and of the profiles extension")]
+#[allow(
+    missing_docs,
+    reason = "the names are those of RFC 8555 §6.7, RFC 8739, RFC 9773 and the profiles extension"
+)]
 pub enum ProblemType {
     AccountDoesNotExist,
+    AlreadyReplaced,
     AlreadyRevoked,
+    AutoRenewalCanceled,
+    AutoRenewalCancellationInvalid,
+    AutoRenewalExpired,
+    AutoRenewalRevocationNotSupported,
+    BadAttestationStatement,
     BadCsr,
     BadNonce,
     BadPublicKey,
     BadRevocationReason,
     BadSignatureAlgorithm,
+    Caa,
     Connection,
     Dns,
+    ExternalAccountRequired,
     IncorrectResponse,
     InvalidContact,
     InvalidProfile,
@@ -59,14 +71,22 @@ impl ProblemType {
     pub const fn name(self) -> &'static str {
         match self {
             Self::AccountDoesNotExist => "accountDoesNotExist",
+            Self::AlreadyReplaced => "alreadyReplaced",
             Self::AlreadyRevoked => "alreadyRevoked",
+            Self::AutoRenewalCanceled => "autoRenewalCanceled",
+            Self::AutoRenewalCancellationInvalid => "autoRenewalCancellationInvalid",
+            Self::AutoRenewalExpired => "autoRenewalExpired",
+            Self::AutoRenewalRevocationNotSupported => "autoRenewalRevocationNotSupported",
+            Self::BadAttestationStatement => "badAttestationStatement",
             Self::BadCsr => "badCSR",
             Self::BadNonce => "badNonce",
             Self::BadPublicKey => "badPublicKey",
             Self::BadRevocationReason => "badRevocationReason",
             Self::BadSignatureAlgorithm => "badSignatureAlgorithm",
+            Self::Caa => "caa",
             Self::Connection => "connection",
             Self::Dns => "dns",
+            Self::ExternalAccountRequired => "externalAccountRequired",
             Self::IncorrectResponse => "incorrectResponse",
             Self::InvalidContact => "invalidContact",
             Self::InvalidProfile => "invalidProfile",
@@ -88,6 +108,8 @@ impl ProblemType {
         match self {
             Self::AccountDoesNotExist
             | Self::AlreadyRevoked
+            | Self::AutoRenewalCancellationInvalid
+            | Self::BadAttestationStatement
             | Self::BadCsr
             | Self::BadNonce
             | Self::BadPublicKey
@@ -103,7 +125,15 @@ impl ProblemType {
             | Self::Tls
             | Self::UnsupportedContact
             | Self::UnsupportedIdentifier => StatusCode::BAD_REQUEST,
-            Self::OrderNotReady | Self::Unauthorized | Self::UserActionRequired => StatusCode::FORBIDDEN,
+            Self::AutoRenewalCanceled
+            | Self::AutoRenewalExpired
+            | Self::AutoRenewalRevocationNotSupported
+            | Self::Caa
+            | Self::ExternalAccountRequired
+            | Self::OrderNotReady
+            | Self::Unauthorized
+            | Self::UserActionRequired => StatusCode::FORBIDDEN,
+            Self::AlreadyReplaced => StatusCode::CONFLICT,
             Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Self::ServerInternal => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -147,6 +177,16 @@ pub(crate) struct ProblemBody {
     identifier: Option<IdentifierBody>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     subproblems: Vec<Self>,
+    /// A page on this very problem, RFC 7807 §3.1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instance: Option<String>,
+}
+
+impl ProblemBody {
+    /// With the URL of a page that says more.
+    pub(crate) fn explained_at(self, url: String) -> Self {
+        Self { instance: Some(url), ..self }
+    }
 }
 
 /// What the outermost layer counts and logs of a problem; travels in the response's extensions.
@@ -187,6 +227,11 @@ impl Problem {
         Self::new(ProblemType::ServerInternal, detail)
             .with_status(StatusCode::SERVICE_UNAVAILABLE)
             .with_header(RETRY_AFTER, retry_after_seconds.to_string())
+    }
+
+    /// The account has as much under way as it may; its client waits for some of that to end.
+    pub(crate) fn rate_limited(detail: impl Into<String>, retry_after_seconds: u32) -> Self {
+        Self::new(ProblemType::RateLimited, detail).with_header(RETRY_AFTER, retry_after_seconds.to_string())
     }
 
     /// With another status.
@@ -275,6 +320,7 @@ impl ProblemBody {
             algorithms: Vec::new(),
             identifier: None,
             subproblems: Vec::new(),
+            instance: None,
         }
     }
 }
@@ -314,6 +360,9 @@ impl From<StoreError> for Problem {
             StoreError::Full(_) => {
                 Self::unavailable("the CA can't take new work now; its operator must act", 60)
             }
+            StoreError::Limited(_) | StoreError::Bounded(_) | StoreError::Paused(_) => {
+                Self::rate_limited("a limit of this CA is used up; try again later", 60)
+            }
             StoreError::NotFound(_) | StoreError::Corrupt(_) | StoreError::Refused(_) => {
                 Self::new(ProblemType::ServerInternal, "the CA has an internal error; its operator must act")
             }
@@ -348,6 +397,16 @@ impl From<AccountEnded> for Problem {
     }
 }
 
+impl From<AdmissionRefused> for Problem {
+    fn from(error: AdmissionRefused) -> Self {
+        match &error {
+            AdmissionRefused::Ended(_) | AdmissionRefused::Unknown(_) => {
+                Self::new(ProblemType::Unauthorized, error.to_string())
+            }
+        }
+    }
+}
+
 impl From<AcceptError> for Problem {
     fn from(error: AcceptError) -> Self {
         match &error {
@@ -361,9 +420,11 @@ impl Subproblem {
     /// Of an identifier that policy refuses.
     pub(crate) fn refused(identifier: &Identifier, error: &NameRefused) -> Self {
         let kind = match error {
-            NameRefused::NotAllowed(_) | NameRefused::Wildcard(_) | NameRefused::NoChallenge(_) => {
-                ProblemType::RejectedIdentifier
-            }
+            NameRefused::NotAllowed(_)
+            | NameRefused::Wildcard(_)
+            | NameRefused::NoChallenge(_)
+            | NameRefused::NotGranted(_)
+            | NameRefused::WildcardNotGranted(_) => ProblemType::RejectedIdentifier,
         };
         Self { kind, detail: error.to_string(), identifier: Some(identifier.into()) }
     }
@@ -378,7 +439,8 @@ impl Subproblem {
             | InvalidName::Character(_)
             | InvalidName::Wildcard
             | InvalidName::Address
-            | InvalidName::NoAddress(_) => ProblemType::Malformed,
+            | InvalidName::NoAddress(_)
+            | InvalidName::Device { .. } => ProblemType::Malformed,
         };
         Self { kind, detail: error.to_string(), identifier: Some(identifier) }
     }
@@ -407,9 +469,19 @@ impl From<OrderRejected> for Problem {
     fn from(error: OrderRejected) -> Self {
         let detail = error.to_string();
         match error {
-            OrderRejected::Empty | OrderRejected::TooMany(_) | OrderRejected::ValidityNotOffered => {
+            OrderRejected::Empty
+            | OrderRejected::NotAncestor(..)
+            | OrderRejected::TooMany(_)
+            | OrderRejected::ValidityNotOffered
+            | OrderRejected::Validity(_)
+            | OrderRejected::AutoRenewal(_)
+            | OrderRejected::Replaces(ReplacesRejected::Unknown | ReplacesRejected::NothingShared) => {
                 Self::malformed(detail)
             }
+            OrderRejected::Replaces(ReplacesRejected::AlreadyReplaced) => {
+                Self::new(ProblemType::AlreadyReplaced, detail)
+            }
+            OrderRejected::NoProfile => Self::new(ProblemType::Unauthorized, detail),
             OrderRejected::UnknownProfile(_) => Self::new(ProblemType::InvalidProfile, detail),
             OrderRejected::Refused(names) => names
                 .iter()
@@ -420,10 +492,27 @@ impl From<OrderRejected> for Problem {
     }
 }
 
+impl From<CancelError> for Problem {
+    fn from(error: CancelError) -> Self {
+        let kind = match error {
+            CancelError::NotRenewed => ProblemType::Malformed,
+            CancelError::NotValid(_) => ProblemType::AutoRenewalCancellationInvalid,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+impl From<InvalidRenewalId> for Problem {
+    fn from(error: InvalidRenewalId) -> Self {
+        Self::malformed(error.to_string())
+    }
+}
+
 impl From<FinalizeError> for Problem {
     fn from(error: FinalizeError) -> Self {
         match error {
             FinalizeError::NotReady(_) => Self::new(ProblemType::OrderNotReady, error.to_string()),
+            FinalizeError::ProfileWithdrawn(_) => Self::new(ProblemType::InvalidProfile, error.to_string()),
             FinalizeError::Csr(error) => error.into(),
         }
     }
@@ -441,7 +530,9 @@ impl From<CsrError> for Problem {
             | CsrError::UnsupportedName(_)
             | CsrError::Key { .. }
             | CsrError::BlockedKey
-            | CsrError::Names { .. } => ProblemType::BadCsr,
+            | CsrError::Names { .. }
+            | CsrError::NoNames
+            | CsrError::NotAttested(_) => ProblemType::BadCsr,
         };
         Self::new(kind, error.to_string())
     }
@@ -453,6 +544,8 @@ impl From<&OrderFailure> for Problem {
             OrderFailure::Unauthorized { .. } => ProblemType::Unauthorized,
             OrderFailure::RejectedIdentifier { .. } => ProblemType::RejectedIdentifier,
             OrderFailure::BadCsr { .. } => ProblemType::BadCsr,
+            OrderFailure::InvalidProfile { .. } => ProblemType::InvalidProfile,
+            OrderFailure::Validity { .. } => ProblemType::Malformed,
             OrderFailure::Internal { .. } => ProblemType::ServerInternal,
         };
         Self::new(kind, failure.to_string())
@@ -468,6 +561,9 @@ impl From<FailureKind> for ProblemType {
             FailureKind::Tls => Self::Tls,
             FailureKind::Unauthorized => Self::Unauthorized,
             FailureKind::RejectedIdentifier => Self::RejectedIdentifier,
+            FailureKind::Caa => Self::Caa,
+            FailureKind::Malformed => Self::Malformed,
+            FailureKind::BadAttestationStatement => Self::BadAttestationStatement,
         }
     }
 }

@@ -1,27 +1,22 @@
 //! Validations under way: off the request path, bounded, one at a time for each challenge, their outcome committed.
 
+mod places;
+
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use ca_core::acme::account::Thumbprint;
 use ca_core::acme::authorization::Accepted;
-use ca_core::acme::{Authorization, AuthorizationState, Challenge, ChallengeType};
+use ca_core::acme::{Account, Authorization, AuthorizationState, Challenge, ChallengeType};
 use ca_core::audit::{Action, Actor, AuditEvent};
-use ca_core::id::AuthorizationId;
+use ca_core::id::{AccountId, AuthorizationId};
 use ca_core::store::{Change, Commit, StoreError};
 use ca_core::time::Stopwatch;
-use tokio::sync::Semaphore;
 
 use crate::problem::{Problem, ProblemType};
 use crate::service::{App, Directory, Shared};
-use crate::validation::Validated;
-
-/// How many validations run at a time; more wait.
-const CONCURRENT: usize = 256;
-
-/// How many run or wait; more are refused.
-const MAX_WAITING: usize = 10_000;
+use crate::validation::{Validated, Validation};
+use places::{Places, Share};
 
 /// How many are taken up after a restart in one go.
 const RESUMED_AT_ONCE: u32 = 1000;
@@ -32,21 +27,17 @@ const OFFERS: u32 = 10;
 type Key = (AuthorizationId, ChallengeType);
 
 /// The validations under way.
+#[derive(Default)]
 pub(crate) struct Validations {
     running: Arc<Mutex<HashSet<Key>>>,
-    permits: Arc<Semaphore>,
-}
-
-impl Default for Validations {
-    fn default() -> Self {
-        Self { running: Arc::default(), permits: Arc::new(Semaphore::new(CONCURRENT)) }
-    }
+    places: Places,
 }
 
 /// Keeps a challenge from being validated twice at a time, until dropped.
 struct Running {
     set: Arc<Mutex<HashSet<Key>>>,
     key: Key,
+    share: Share,
 }
 
 impl Drop for Running {
@@ -57,16 +48,48 @@ impl Drop for Running {
 
 impl Validations {
     /// `None` if it is under way already.
-    fn begin(&self, key: Key) -> Result<Option<Running>, Problem> {
+    fn begin(&self, key: Key, account: AccountId) -> Result<Option<Running>, Problem> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         if running.contains(&key) {
             return Ok(None);
         }
-        if running.len() >= MAX_WAITING {
-            return Err(Problem::unavailable("too many validations are waiting; try again", 10));
-        }
+        let share = self.places.share(account)?;
         running.insert(key);
-        Ok(Some(Running { set: self.running.clone(), key }))
+        Ok(Some(Running { set: self.running.clone(), key, share }))
+    }
+
+    /// A share in the places for something else that an account has looked up.
+    ///
+    /// # Errors
+    /// If too many wait.
+    pub(crate) fn share(&self, account: AccountId) -> Result<Share, Problem> {
+        self.places.share(account)
+    }
+}
+
+/// What has to be decided for a challenge of an account.
+fn asked(
+    directory: &Directory,
+    authorization: &Authorization,
+    challenge: &Challenge,
+    account: &Account,
+) -> Validation {
+    Validation {
+        challenge: challenge.clone(),
+        identifier: authorization.identifier.clone(),
+        // What proves every name below proves wildcards.
+        wildcard: authorization.wildcard || authorization.subdomains,
+        claimant: directory.claimant(account),
+        // Which names it will serve is not known yet: their records are looked at when one is certified.
+        caa: directory.caa_subject(authorization, Some(challenge.kind)).filter(|_| !authorization.subdomains),
+    }
+}
+
+/// The outcome as metrics name it.
+fn outcome(validated: &Validated) -> &'static str {
+    match &validated.outcome {
+        Ok(_) => "valid",
+        Err(failure) => ProblemType::from(failure.kind).name(),
     }
 }
 
@@ -80,36 +103,55 @@ impl Shared {
         directory: &Arc<Directory>,
         authorization: &Authorization,
         challenge: &Challenge,
-        thumbprint: Thumbprint,
+        account: &Account,
     ) -> Result<bool, Problem> {
-        let Some(running) = self.validations.begin((authorization.id, challenge.kind))? else {
+        let key = (authorization.id, challenge.kind);
+        let Some(running) = self.validations.begin(key, authorization.account)? else {
             return Ok(false);
         };
-        let (app, directory) = (self.clone(), directory.clone());
-        let (challenge, identifier) = (challenge.clone(), authorization.identifier.clone());
+        let (app, directory, account) = (self.clone(), directory.clone(), account.clone());
+        let asked = asked(&directory, authorization, challenge, &account);
         let counted = self.metrics.validation_began();
         tokio::spawn(async move {
-            let (_running, _counted) = (running, counted);
+            let (running, _counted) = (running, counted);
             let stopwatch = Stopwatch::start();
-            // The semaphore is never closed, so this always gives a permit.
-            let _permit = app.validations.permits.clone().acquire_owned().await;
-            let (id, kind) = _running.key;
-            let validated = directory.validator.validate(challenge, identifier, thumbprint).await;
-            let outcome = match &validated.outcome {
-                Ok(()) => "valid",
-                Err(failure) => ProblemType::from(failure.kind).name(),
-            };
-            app.metrics.validation_ended(kind, outcome, stopwatch.elapsed());
-            app.record(id, kind, &validated).await;
+            let (id, kind) = running.key;
+            let validated = directory.validator.validate(asked, || running.share.place()).await;
+            app.metrics.validation_ended(kind, outcome(&validated), stopwatch.elapsed());
+            app.record(&directory, &account, (id, kind), &validated).await;
         });
         Ok(true)
     }
 
+    /// Judges the attestation that came with a response to device-attest-01, and commits acceptance and outcome
+    /// together: nothing has to be fetched.
+    ///
+    /// # Errors
+    /// If the store does not take it; then nothing was decided, and the client may try again.
+    pub(crate) async fn attest(
+        &self,
+        directory: &Directory,
+        authorization: &Authorization,
+        challenge: &Challenge,
+        account: &Account,
+        attestation: Option<Vec<u8>>,
+    ) -> Result<(), Problem> {
+        let (stopwatch, counted) = (Stopwatch::start(), self.metrics.validation_began());
+        let asked = asked(directory, authorization, challenge, account);
+        let validated = directory.validator.attest(&asked, attestation.as_deref());
+        let key = (authorization.id, challenge.kind);
+        self.decide(|_| self.try_record(directory, account, key, &validated)).await?;
+        self.metrics.validation_ended(challenge.kind, outcome(&validated), stopwatch.elapsed());
+        drop(counted);
+        Ok(())
+    }
+
     /// Commits an outcome; offers it again for a while if the store does not take it.
-    async fn record(&self, id: AuthorizationId, kind: ChallengeType, validated: &Validated) {
+    async fn record(&self, directory: &Directory, account: &Account, key: Key, validated: &Validated) {
+        let (id, kind) = key;
         let mut pause = Duration::from_millis(50);
         for _ in 0..OFFERS {
-            let recorded = self.decide(|_| self.try_record(id, kind, validated)).await;
+            let recorded = self.decide(|_| self.try_record(directory, account, key, validated)).await;
             let Err(problem) = recorded else { return };
             tracing::warn!(authorization = %id, challenge = %kind, detail = problem.detail(), cause = problem.cause(),
                 "the outcome of a validation could not be stored");
@@ -122,8 +164,9 @@ impl Shared {
     /// Acceptance, if it was not committed before, and outcome in one transaction.
     async fn try_record(
         &self,
-        id: AuthorizationId,
-        kind: ChallengeType,
+        directory: &Directory,
+        account: &Account,
+        (id, kind): Key,
         validated: &Validated,
     ) -> Result<(), Problem> {
         let now = self.clock.now();
@@ -149,8 +192,11 @@ impl Shared {
                 detail: validated.outcome.as_ref().err().map(|why| why.detail.clone()).unwrap_or_default(),
             },
         };
-        let changes = vec![Change::PutAuthorization(decided)];
-        Ok(self.store.commit(Commit { changes, audit: vec![event], ..Commit::default() }).await?)
+        let changes = vec![Change::PutAuthorization(decided.clone())];
+        let mut commit = Commit { changes, audit: vec![event], ..Commit::default() };
+        let failed = validated.outcome.as_ref().err().map(|why| why.detail.as_str());
+        self.count_outcome(directory, account, &decided, failed, &mut commit, now).await?;
+        Ok(self.store.commit(commit).await?)
     }
 
     /// Takes up validations that were accepted and not decided.
@@ -163,7 +209,7 @@ impl Shared {
                     "a validation can't go on: its directory is not configured any more");
                 continue;
             };
-            begun += self.continue_validations(directory, &authorization, account.thumbprint);
+            begun += self.continue_validations(directory, &authorization, &account);
         }
         Ok(begun)
     }
@@ -173,7 +219,7 @@ impl Shared {
         self: &Arc<Self>,
         directory: &Arc<Directory>,
         authorization: &Authorization,
-        thumbprint: Thumbprint,
+        account: &Account,
     ) -> usize {
         if authorization.state != AuthorizationState::Pending {
             return 0;
@@ -181,7 +227,7 @@ impl Shared {
         authorization
             .processing()
             .filter(|challenge| {
-                matches!(self.validate(directory, authorization, challenge, thumbprint), Ok(true))
+                matches!(self.validate(directory, authorization, challenge, account), Ok(true))
             })
             .count()
     }

@@ -3,6 +3,7 @@
 //! [`Verified`] has one constructor, which checks content type, size, signature, URL, nonce and key, so an unverified
 //! body can't reach a handler.
 
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,12 +18,13 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
 
+use crate::client_address::ClientAddress;
 use crate::config::Config;
 use crate::jose::{AccountKey, FlattenedJws, JwsError, KeyReference};
 use crate::problem::{Problem, ProblemType};
 use crate::service::{App, Directory};
+use crate::wire::object::Object;
 
 /// How long a client may take to send a body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -34,6 +36,8 @@ pub(crate) struct Verified<P, S = ByAccount> {
     pub(crate) payload: P,
     /// The time of the request.
     pub(crate) now: Timestamp,
+    /// The client's address, where the listener tells it.
+    pub(crate) client: Option<IpAddr>,
     /// The request's URL, which the client signed.
     pub(crate) url: String,
     path: PathParams,
@@ -82,7 +86,7 @@ pub(crate) trait Signer: Sized + Send {
 pub(crate) struct PathParams(Vec<(String, String)>);
 
 impl PathParams {
-    fn text(&self, name: &str) -> Option<&str> {
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 }
@@ -111,6 +115,18 @@ impl FromRequestParts<App> for InDirectory {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         let (directory, _) = directory_of(parts, app).await?;
         Ok(Self(directory))
+    }
+}
+
+/// As [`InDirectory`], with the parameters of the path.
+pub(crate) struct AtPath(pub(crate) Arc<Directory>, pub(crate) PathParams);
+
+impl FromRequestParts<App> for AtPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let (directory, path) = directory_of(parts, app).await?;
+        Ok(Self(directory, path))
     }
 }
 
@@ -145,7 +161,8 @@ impl<P: Payload, S: Signer> FromRequest<App> for Verified<P, S> {
 
         let (signer, payload) = S::verify(app, &directory, jws).await?;
         let payload = P::read(&payload)?;
-        Ok(Self { directory, signer, payload, now, url, path })
+        let client = parts.extensions.get::<ClientAddress>().map(|client| client.0);
+        Ok(Self { directory, signer, payload, now, client, url, path })
     }
 }
 
@@ -247,7 +264,7 @@ impl Signer for ByAccount {
             .await?
             .filter(|account| account.directory == directory.settings.policy.directory)
             .ok_or_else(unknown)?;
-        let key = AccountKey::from_json(&account.jwk).map_err(|why| {
+        let key = app.account_keys.of(&account).map_err(|why| {
             Problem::new(ProblemType::ServerInternal, "the account's key can't be read").with_cause(why)
         })?;
         let payload = jws.verify(&key)?;
@@ -305,10 +322,9 @@ pub(crate) struct Json<T>(pub(crate) T);
 
 impl<T: DeserializeOwned> Payload for Json<T> {
     fn read(payload: &[u8]) -> Result<Self, Problem> {
-        let malformed = |why| Problem::malformed(format!("the payload: {why}"));
-        // Read as an object first: into a struct, serde would also read an array, member by member.
-        let members: Map<String, Value> = serde_json::from_slice(payload).map_err(malformed)?;
-        serde_json::from_value(Value::Object(members)).map(Self).map_err(malformed)
+        let Object(value) = serde_json::from_slice(payload)
+            .map_err(|why| Problem::malformed(format!("the payload: {why}")))?;
+        Ok(Self(value))
     }
 }
 

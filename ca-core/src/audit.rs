@@ -4,10 +4,13 @@ use serde::{Deserialize, Serialize};
 
 use aws_lc_rs::digest;
 
-use crate::id::{AccountId, AuthorizationId, CredentialId, IssuerId, OrderId};
+use crate::id::{
+    AccountId, AuthorizationId, CredentialId, ExternalAccountId, IssuerId, OrderId, RenewalPullId,
+};
 use crate::pkix::public_key::KeyHash;
+use crate::policy_hook::Annotations;
 use crate::revocation::RevocationReason;
-use crate::store::CertificateId;
+use crate::store::{CertificateId, Role};
 use crate::time::Timestamp;
 
 /// One entry of the audit log.
@@ -68,10 +71,25 @@ pub enum Action {
         valid: bool,
         detail: String,
     },
+    /// An account asked to prove a name, or with `subdomains` a domain and all below it, ahead of any order.
+    AuthorizationCreated { authorization: AuthorizationId, identifier: String, subdomains: bool },
     /// An authorization was deactivated by its account.
     AuthorizationDeactivated { authorization: AuthorizationId },
     /// A CSR was accepted.
     OrderFinalized { order: OrderId, key: KeyHash },
+    /// The policy service judged an order: `allow`, `enrich` or `refuse`, with its reason for a refusal and what it
+    /// adds; logged with what follows from it.
+    PolicyJudged {
+        order: OrderId,
+        verdict: String,
+        detail: Option<String>,
+        annotations: Annotations,
+        lifetime_seconds: Option<u64>,
+    },
+    /// The policy service gave no verdict, and the order went on without one, as the operator configured.
+    PolicyBypassed { order: OrderId, detail: String },
+    /// An account ended the automatic renewal of an order.
+    OrderCanceled { order: OrderId },
     /// An order failed for good.
     OrderFailed { order: OrderId, detail: String },
     /// A certificate is about to be signed: log before sign.
@@ -96,8 +114,49 @@ pub enum Action {
     IssuerCreated { issuer: IssuerId, subject: String, key: KeyHash },
     /// A role asked for a certificate for a key of its own.
     CredentialRequested { credential: CredentialId, role: String, key: KeyHash },
+    /// An operator made a key that accounts can be bound to.
+    ExternalAccountCreated {
+        external_account: ExternalAccountId,
+        directory: String,
+        owner: String,
+        names: Option<Vec<String>>,
+        trusted: bool,
+        single_use: bool,
+        expires_at: Option<Timestamp>,
+    },
+    /// A new account was bound to it.
+    ExternalAccountBound { external_account: ExternalAccountId, account: AccountId },
+    /// An operator took it back.
+    ExternalAccountRevoked { external_account: ExternalAccountId },
+    /// Authorizations that it vouched for were taken away.
+    TrustWithdrawn { external_account: ExternalAccountId, account: AccountId, authorizations: u64 },
+    /// An order's names were admitted without a challenge, by trust in the external account: logged by role acme when
+    /// the order is placed, and by role ca before its certificate is signed.
+    OrderTrusted { order: OrderId, external_account: ExternalAccountId, identifiers: Vec<String> },
+    /// A role published the key that secrets for it are sealed to.
+    SealingKeyPublished { role: Role, key: KeyHash },
+    /// An operator let a role publish another one.
+    SealingKeyForgotten { role: Role, key: KeyHash },
+    /// An account got a limit of its own, or its directory's again.
+    AccountLimited { account: AccountId, limit: String, value: String },
+    /// A name failed so often for an account that the account can't order it any more.
+    NamePaused { account: AccountId, name: String, failures: u32, detail: String },
+    /// It can order it again.
+    NameUnpaused { account: AccountId, name: String },
+    /// Rows that nobody could use any more were deleted; never certificates, revocations or entries of this log.
+    RowsPruned { kind: String, count: u64, first: String, last: String },
     /// A key was blocked for ever.
     KeyBlocked { key: KeyHash, detail: String },
+    /// Certificates are to be renewed sooner than their lifetimes ask for.
+    RenewalPulled {
+        pull: RenewalPullId,
+        scope: String,
+        issued_before: Timestamp,
+        start: Timestamp,
+        end: Timestamp,
+    },
+    /// That was taken back.
+    RenewalPullRemoved { pull: RenewalPullId },
 }
 
 /// The Merkle leaf hash of an entry: SHA-256(0x00 ‖ entry), [RFC 6962 §2.1].

@@ -26,6 +26,14 @@ impl Id {
         Self(bytes)
     }
 
+    /// Not above any identifier that was made at this time or later, and above every one that was made before.
+    #[must_use]
+    pub fn first_at(time: Timestamp) -> Self {
+        let mut bytes = [0; 16];
+        bytes[..6].copy_from_slice(&time.as_millis().max(0).to_be_bytes()[2..]);
+        Self(bytes)
+    }
+
     /// From its 16 octets, as stored.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
@@ -155,12 +163,20 @@ row_id!(
     AuthorizationId
 );
 row_id!(
+    /// Names an external account: the key identifier of RFC 8555 §7.3.4.
+    ExternalAccountId
+);
+row_id!(
     /// Names an effect that waits to be carried out.
     EffectId
 );
 row_id!(
     /// Names a request of a role of ours for a certificate for its own key.
     CredentialId
+);
+row_id!(
+    /// Names an operator's wish that certificates be renewed sooner.
+    RenewalPullId
 );
 
 /// Names an issuer in URLs, files and output: 1 to 64 characters of `a-z`, `0-9` and `-`, such as `issuing-1`.

@@ -14,9 +14,13 @@ use thiserror::Error;
 use x509_cert::ext::pkix::KeyUsages;
 use x509_cert::name::Name;
 
+use crate::acme::authorization::require_attested_key;
 use crate::acme::order::OrderFailure;
-use crate::acme::{Authorization, AuthorizationStatus, Order, OrderState};
-use crate::id::{IssuerId, to_hex};
+use crate::acme::star::AutoRenewalRefused;
+use crate::acme::{
+    Admission, Authorization, AuthorizationState, AuthorizationStatus, AutoRenewal, Order, OrderState,
+};
+use crate::id::{ExternalAccountId, IssuerId, to_hex};
 use crate::lint::{LintFindings, lint};
 use crate::pkix::certificate::{CaCertificate, CaCertificateError, CertificateContent};
 use crate::pkix::csr::Csr;
@@ -26,7 +30,7 @@ use crate::pkix::name::{InvalidAttribute, MAX_ATTRIBUTE, distinguished_name};
 use crate::pkix::public_key::{PublicKey, PublicKeyAlgorithm, sha256};
 use crate::pkix::serial::SerialNumber;
 use crate::policy::DirectoryPolicy;
-use crate::profile::{Profile, ProfileName, Usage};
+use crate::profile::{Profile, ProfileName, Usage, ValidityPeriod};
 use crate::signing::{SignatureAlgorithm, SigningKey};
 use crate::store::{CertificateId, CertificateRecord, CertificateState, IssuerRecord, Origin};
 use crate::time::Timestamp;
@@ -160,8 +164,58 @@ pub struct Approved {
     pub validity: Duration,
     /// How far notBefore lies in the past.
     pub backdate: Duration,
+    /// The dates that the client asked for and policy admits, in place of these two.
+    pub exactly: Option<ValidityPeriod>,
     /// For whom.
     pub origin: Origin,
+    /// On whose word names were admitted without a challenge.
+    pub trusted: Option<Trusted>,
+}
+
+impl Approved {
+    /// Cuts the dates of a short-term certificate, which are reckoned from the order's start, to those of the issuer.
+    #[must_use]
+    pub(crate) fn within(mut self, issuer: &Issuer, order: &Order) -> Self {
+        let ca = issuer.certificate();
+        if let (Some(exactly), Some(_)) = (&mut self.exactly, &order.auto_renewal) {
+            exactly.not_before = exactly.not_before.max(ca.not_before);
+            exactly.not_after = exactly.not_after.min(ca.not_after);
+        }
+        self
+    }
+
+    /// First and last second of the certificate that an issuer makes of it at `now`.
+    ///
+    /// # Errors
+    /// [`BuildError::IssuerEnds`] and [`BuildError::OutsideIssuer`].
+    pub fn period(&self, issuer: &Issuer, now: Timestamp) -> Result<ValidityPeriod, BuildError> {
+        let ca = issuer.certificate();
+        let id = &issuer.record().id;
+        if ca.not_after <= now {
+            return Err(BuildError::IssuerEnds { issuer: id.clone(), not_after: ca.not_after });
+        }
+        match self.exactly {
+            Some(exactly) if exactly.not_before < ca.not_before || exactly.not_after > ca.not_after => {
+                let (not_before, not_after) = (ca.not_before, ca.not_after);
+                Err(BuildError::OutsideIssuer { issuer: id.clone(), not_before, not_after })
+            }
+            Some(exactly) => Ok(exactly),
+            None => {
+                let not_before = now.minus(self.backdate).whole_seconds().max(ca.not_before);
+                let not_after = last_second(not_before, self.validity).min(ca.not_after);
+                Ok(ValidityPeriod { not_before, not_after })
+            }
+        }
+    }
+}
+
+/// Names that were admitted without a challenge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trusted {
+    /// The external account that vouches for them.
+    pub external_account: ExternalAccountId,
+    /// The names.
+    pub names: Vec<Identifier>,
 }
 
 /// The kinds of certificate that we make.
@@ -179,21 +233,27 @@ pub enum Kind {
 
 /// Judges an order in `processing` once more, from fresh rows: authorizations, names, key, CSR.
 ///
+/// An order that is renewed (RFC 8739 §2.2) is judged by present policy too, but for its authorizations: its names were
+/// proven when its first certificate was issued, and need not be proven again while it lasts.
+///
 /// # Errors
 /// Why the order fails for good.
 pub fn approve_order(
     order: &Order,
     authorizations: &[Authorization],
-    policy: &DirectoryPolicy,
+    admission: &Admission<'_>,
     profile: &Profile,
     now: Timestamp,
 ) -> Result<Approved, OrderFailure> {
-    let OrderState::Processing { csr } = &order.state else {
-        return Err(OrderFailure::Internal { detail: "the order is not in processing".to_owned() });
+    let policy = admission.policy();
+    let (csr, authorizations) = match &order.state {
+        OrderState::Processing { csr } => (csr, Some(authorizations)),
+        OrderState::Renewing(renewing) => (&renewing.csr, None),
+        _ => return Err(OrderFailure::Internal { detail: "the order is not in processing".to_owned() }),
     };
-    if !policy.profiles.contains(&order.profile) || profile.name != order.profile {
-        return Err(OrderFailure::Internal {
-            detail: format!("the profile '{}' is not offered in this directory any more", order.profile),
+    if !admission.profiles().any(|offered| *offered == order.profile) || profile.name != order.profile {
+        return Err(OrderFailure::InvalidProfile {
+            detail: format!("the profile '{}' is not offered to this account any more", order.profile),
         });
     }
     if order.identifiers.len() > policy.limits.max_identifiers {
@@ -202,38 +262,92 @@ pub fn approve_order(
         });
     }
     for identifier in &order.identifiers {
+        admission
+            .permits(identifier)
+            .map_err(|refused| OrderFailure::RejectedIdentifier { detail: refused.to_string() })?;
+        let Some(authorizations) = authorizations else { continue };
         let valid = authorizations.iter().any(|authorization| {
             authorization.account == order.account
                 && authorization.covers(identifier)
                 && authorization.status(now) == AuthorizationStatus::Valid
+                && admission.upholds(authorization, identifier)
         });
         if !valid {
             return Err(OrderFailure::Unauthorized {
                 detail: format!("the authorization for '{identifier}' is not valid any more"),
             });
         }
-        policy
-            .permits(identifier)
-            .map_err(|refused| OrderFailure::RejectedIdentifier { detail: refused.to_string() })?;
     }
     let bad_csr = |error: crate::pkix::csr::CsrError| OrderFailure::BadCsr { detail: error.to_string() };
     let csr = Csr::from_der(csr).map_err(bad_csr)?;
-    csr.require_names(&order.identifiers).map_err(bad_csr)?;
+    let names = csr.require_names(&order.identifiers).map_err(bad_csr)?;
+    require_attested_key(authorizations.unwrap_or_default(), csr.public_key()).map_err(bad_csr)?;
     policy.subscriber_keys.require(csr.public_key()).map_err(bad_csr)?;
-    let common_name =
-        order.identifiers.first().map(ToString::to_string).filter(|name| name.len() <= MAX_ATTRIBUTE);
+    if !order.validity.is_empty() && !policy.client_validity {
+        let detail = "notBefore and notAfter can't be chosen in this directory any more".to_owned();
+        return Err(OrderFailure::Validity { detail });
+    }
+    let validity = admission.validity(profile);
+    let exactly = match &order.auto_renewal {
+        Some(agreed) => Some(short_term(order, agreed, policy, validity, now)?),
+        None => profile
+            .period(order.validity, validity, policy.limits.order_lifetime, now)
+            .map_err(|refused| OrderFailure::Validity { detail: refused.to_string() })?,
+    };
+    // Some clients take every commonName for a dns name; without one the subject is empty.
+    let named = names.iter().find(|name| !matches!(name, Identifier::Ip(_)));
+    let common_name = named.map(Identifier::common_name).filter(|name| name.len() <= MAX_ATTRIBUTE);
     let subject = distinguished_name(None, common_name.as_deref())
         .map_err(|error| OrderFailure::Internal { detail: error.to_string() })?;
     Ok(Approved {
         kind: Kind::EndEntity(profile.usage),
         profile: profile.name.clone(),
         subject,
-        names: order.identifiers.clone(),
+        names,
         public_key: csr.public_key().clone(),
-        validity: profile.validity,
+        validity,
         backdate: profile.backdate,
+        exactly,
         origin: Origin::Order { order: order.id, account: order.account },
+        trusted: trusted(order, authorizations.unwrap_or_default()),
     })
+}
+
+/// The dates of an order's next short-term certificate, RFC 8739 §3.5.
+fn short_term(
+    order: &Order,
+    agreed: &AutoRenewal,
+    policy: &DirectoryPolicy,
+    validity: Duration,
+    now: Timestamp,
+) -> Result<ValidityPeriod, OrderFailure> {
+    let refused = |why: AutoRenewalRefused| OrderFailure::Validity { detail: why.to_string() };
+    let offered = policy.star.ok_or(AutoRenewalRefused::NotOffered).map_err(refused)?;
+    let (first, index) = match &order.state {
+        OrderState::Renewing(renewing) => (renewing.first, renewing.next_index(agreed, now)),
+        _ => (agreed.first(now), 0),
+    };
+    // By our own clock, not by what the row says of when it was made.
+    agreed.require_start(first, now).map_err(refused)?;
+    offered.require(agreed, first).map_err(refused)?;
+    agreed.require_within(validity).map_err(refused)?;
+    let period = agreed.period(first, index);
+    if period.not_after <= period.not_before || period.not_after <= now {
+        return Err(refused(AutoRenewalRefused::Ended));
+    }
+    Ok(period)
+}
+
+/// The names of an order that an external account vouches for.
+fn trusted(order: &Order, authorizations: &[Authorization]) -> Option<Trusted> {
+    let external_account = authorizations.iter().find_map(|authorization| match authorization.state {
+        AuthorizationState::Trusted { external_account, .. } => Some(external_account),
+        _ => None,
+    })?;
+    let names = order.identifiers.iter().filter(|name| {
+        authorizations.iter().any(|authorization| authorization.is_trusted() && authorization.covers(name))
+    });
+    Some(Trusted { external_account, names: names.cloned().collect() })
 }
 
 /// Why no to-be-signed certificate came to be.
@@ -244,6 +358,18 @@ pub enum BuildError {
     IssuerEnds {
         /// The issuer.
         issuer: IssuerId,
+        /// When its certificate ends.
+        not_after: Timestamp,
+    },
+    /// The client's dates lie outside those of the issuer.
+    #[error(
+        "notBefore and notAfter must lie within the certificate of the issuer '{issuer}', from {not_before} to {not_after}"
+    )]
+    OutsideIssuer {
+        /// The issuer.
+        issuer: IssuerId,
+        /// When its certificate begins.
+        not_before: Timestamp,
         /// When its certificate ends.
         not_after: Timestamp,
     },
@@ -266,7 +392,7 @@ impl From<der::Error> for BuildError {
 
 /// Builds, lints and wraps what is to be signed into its inventory row, in state `reserved`.
 ///
-/// Nothing outlives its issuer. Key identifiers are those of RFC 7093 §2 method 1.
+/// Nothing outlives its issuer: usual dates are cut, those that a client asked for are refused. Key identifiers are those of RFC 7093 §2 method 1.
 ///
 /// # Errors
 /// See [`BuildError`].
@@ -279,11 +405,7 @@ pub fn build(
 ) -> Result<CertificateRecord, BuildError> {
     let ca = issuer.certificate();
     let id = &issuer.record().id;
-    if ca.not_after <= now {
-        return Err(BuildError::IssuerEnds { issuer: id.clone(), not_after: ca.not_after });
-    }
-    let not_before = now.minus(approved.backdate).whole_seconds().max(ca.not_before);
-    let not_after = last_second(not_before, approved.validity).min(ca.not_after);
+    let ValidityPeriod { not_before, not_after } = approved.period(issuer, now)?;
     let shard = shard(&serial, issuer.record().shards);
     let mut extensions = vec![
         extensions::authority_key_identifier(&ca.key_identifier)?,

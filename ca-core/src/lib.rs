@@ -16,6 +16,7 @@ pub mod issuance;
 pub mod lint;
 pub mod pkix;
 pub mod policy;
+pub mod policy_hook;
 pub mod profile;
 pub mod random;
 pub mod revocation;

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::acme::order::OrderLimits;
-use crate::acme::{ChallengeType, DirectoryName};
+use crate::acme::{ChallengeType, DirectoryName, StarPolicy};
+use crate::id::IssuerId;
 use crate::pkix::csr::CsrError;
+use crate::pkix::device::{HardwareModule, PermanentIdentifier};
 use crate::pkix::identifier::{DnsName, Identifier};
 use crate::pkix::public_key::{PublicKey, PublicKeyAlgorithm};
 use crate::profile::ProfileName;
@@ -26,6 +29,16 @@ pub struct DirectoryPolicy {
     pub profiles: Vec<ProfileName>,
     /// The subscriber keys accepted.
     pub subscriber_keys: SubscriberKeys,
+    /// Whether an order may choose notBefore and notAfter, within its profile.
+    pub client_validity: bool,
+    /// The issuing CA that signs; `None`: the newest active one.
+    pub issuer: Option<IssuerId>,
+    /// How long after its validation an authorization serves further orders; `None`: each order proves its names.
+    pub reuse: Option<Duration>,
+    /// Whether an authorization for a domain can be had that serves every name below it, RFC 9444.
+    pub subdomains: bool,
+    /// Whether certificates are renewed automatically for orders that ask for it, RFC 8739; `None`: they are not.
+    pub star: Option<StarPolicy>,
     /// How long things last and how many names an order takes.
     pub limits: OrderLimits,
 }
@@ -39,8 +52,9 @@ pub enum AllowedNames {
     List(Vec<NameRule>),
 }
 
-/// One entry of `acme.allowed_names`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One entry of `acme.allowed_names`. A stored type, as its text: changing that needs a migration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum NameRule {
     /// `host.example.org`: this name only.
     Exact(DnsName),
@@ -48,6 +62,25 @@ pub enum NameRule {
     Within(DnsName),
     /// `10.0.0.0/8`, `2001:db8::/32`, `192.0.2.1`: these addresses.
     Network(Network),
+    /// `permanent-identifier:ABC*`, `hardware-module:ABC/1.2.3.4`: these devices.
+    Device(DeviceRule),
+}
+
+/// Devices by type and value: exactly one, or all whose serial number begins alike. In text `TYPE:VALUE`,
+/// `TYPE:PREFIX*` or `TYPE:PREFIX*/OID`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeviceRule {
+    /// This device.
+    Exact(Identifier),
+    /// Every device of a type whose serial number begins so.
+    Prefix {
+        /// [`Identifier::kind`].
+        kind: &'static str,
+        /// What the serial number begins with; empty: anything.
+        serial: String,
+        /// The assigner or hardware type; `None`: any.
+        oid: Option<String>,
+    },
 }
 
 /// An address range in CIDR notation.
@@ -69,12 +102,18 @@ pub enum NameRefused {
     /// No challenge that is offered can prove it.
     #[error("no challenge offered in this directory can prove control of '{0}'")]
     NoChallenge(Identifier),
+    /// The external account that the account is bound to does not grant it.
+    #[error("the external account that this ACME account is bound to does not grant '{0}'")]
+    NotGranted(Identifier),
+    /// The external account that the account is bound to grants no wildcards.
+    #[error("the external account that this ACME account is bound to grants no wildcard names: '{0}'")]
+    WildcardNotGranted(Identifier),
 }
 
 /// A text is no rule for names.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error(
-    "'{0}' is no name rule; write 'host.example.org' for one name, '.example.org' for a domain and all below it, or '10.0.0.0/8' for addresses"
+    "'{0}' is no name rule; write 'host.example.org' for one name, '.example.org' for a domain and all below it, '10.0.0.0/8' for addresses, or 'permanent-identifier:PREFIX*' for devices"
 )]
 pub struct InvalidNameRule(pub String);
 
@@ -83,6 +122,11 @@ impl std::str::FromStr for NameRule {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let invalid = || InvalidNameRule(text.to_owned());
+        if let Some((kind, value)) = text.split_once(':')
+            && let Some(kind) = DeviceRule::KINDS.into_iter().find(|known| *known == kind)
+        {
+            return DeviceRule::parse(kind, value).map(Self::Device).ok_or_else(invalid);
+        }
         if let Some(domain) = text.strip_prefix('.') {
             let domain = DnsName::parse(domain).map_err(|_| invalid())?;
             return if domain.is_wildcard() { Err(invalid()) } else { Ok(Self::Within(domain)) };
@@ -91,6 +135,89 @@ impl std::str::FromStr for NameRule {
             return Ok(Self::Network(network));
         }
         DnsName::parse(text).map(Self::Exact).map_err(|_| invalid())
+    }
+}
+
+impl std::fmt::Display for NameRule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exact(name) => write!(f, "{name}"),
+            Self::Within(domain) => write!(f, ".{domain}"),
+            Self::Network(network) => write!(f, "{network}"),
+            Self::Device(rule) => write!(f, "{rule}"),
+        }
+    }
+}
+
+impl DeviceRule {
+    const KINDS: [&'static str; 2] = [PermanentIdentifier::KIND, HardwareModule::KIND];
+
+    fn parse(kind: &'static str, value: &str) -> Option<Self> {
+        let (serial, oid) = match value.split_once('/') {
+            Some((serial, oid)) => (serial, Some(oid)),
+            None => (value, None),
+        };
+        let Some(prefix) = serial.strip_suffix('*') else {
+            return Identifier::parse(kind, value).ok().map(Self::Exact);
+        };
+        // With something in place of the star it must be a device that there can be.
+        let sample = format!("{prefix}0/{}", oid.unwrap_or("1.2.3"));
+        Identifier::parse(kind, &sample).ok()?;
+        Some(Self::Prefix { kind, serial: prefix.to_owned(), oid: oid.map(str::to_owned) })
+    }
+
+    fn overlaps(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Exact(device), rule) | (rule, Self::Exact(device)) => rule.admits(device),
+            (
+                Self::Prefix { kind, serial, oid },
+                Self::Prefix { kind: other_kind, serial: other_serial, oid: other_oid },
+            ) => {
+                kind == other_kind
+                    && (serial.starts_with(other_serial.as_str())
+                        || other_serial.starts_with(serial.as_str()))
+                    && (oid.is_none() || other_oid.is_none() || oid == other_oid)
+            }
+        }
+    }
+
+    fn admits(&self, identifier: &Identifier) -> bool {
+        match self {
+            Self::Exact(device) => device == identifier,
+            Self::Prefix { kind, serial, oid } => {
+                let value = identifier.value();
+                let found = value.split_once('/').map(|(_, oid)| oid);
+                identifier.kind() == *kind
+                    && identifier.common_name().starts_with(serial)
+                    && oid.as_deref().is_none_or(|oid| found == Some(oid))
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for DeviceRule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exact(device) => write!(f, "{device}"),
+            Self::Prefix { kind, serial, oid } => {
+                write!(f, "{kind}:{serial}*")?;
+                oid.as_ref().map_or(Ok(()), |oid| write!(f, "/{oid}"))
+            }
+        }
+    }
+}
+
+impl TryFrom<String> for NameRule {
+    type Error = InvalidNameRule;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<NameRule> for String {
+    fn from(rule: NameRule) -> Self {
+        rule.to_string()
     }
 }
 
@@ -131,6 +258,12 @@ impl Network {
             _ => false,
         }
     }
+
+    /// Whether some address lies in both.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.contains(other.address) || other.contains(self.address)
+    }
 }
 
 impl std::fmt::Display for Network {
@@ -140,21 +273,11 @@ impl std::fmt::Display for Network {
 }
 
 impl DirectoryPolicy {
-    /// The profile used when an order asks for none.
-    ///
-    /// # Panics
-    /// Never: configuration with no profile is refused at start-up.
-    #[must_use]
-    #[allow(clippy::expect_used, reason = "configuration with no profile is refused at start-up")]
-    pub fn default_profile(&self) -> &ProfileName {
-        self.profiles.first().expect("a directory has at least one profile")
-    }
-
-    /// Whether a certificate may carry this name, whoever asks.
+    /// Whether a certificate may carry this name, whoever asks and whatever proves it.
     ///
     /// # Errors
     /// The rule that refuses it.
-    pub fn permits(&self, identifier: &Identifier) -> Result<(), NameRefused> {
+    pub fn admits(&self, identifier: &Identifier) -> Result<(), NameRefused> {
         let admitted = match &self.names {
             AllowedNames::Any => true,
             AllowedNames::List(rules) => rules.iter().any(|rule| rule.admits(identifier)),
@@ -165,19 +288,36 @@ impl DirectoryPolicy {
         if identifier.is_wildcard() && !self.wildcards {
             return Err(NameRefused::Wildcard(identifier.clone()));
         }
-        if !self.challenges.iter().any(|kind| kind.proves(identifier)) {
-            return Err(NameRefused::NoChallenge(identifier.clone()));
-        }
         Ok(())
     }
 }
 
 impl NameRule {
-    fn admits(&self, identifier: &Identifier) -> bool {
+    /// Whether it admits this name.
+    #[must_use]
+    pub fn admits(&self, identifier: &Identifier) -> bool {
         match (self, identifier) {
             (Self::Exact(rule), Identifier::Dns(name)) => rule == name,
             (Self::Within(domain), Identifier::Dns(name)) => name.is_within(domain),
             (Self::Network(network), Identifier::Ip(address)) => network.contains(*address),
+            (Self::Device(rule), identifier) => rule.admits(identifier),
+            _ => false,
+        }
+    }
+}
+
+impl NameRule {
+    /// Whether some name can be admitted by both.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Exact(one), Self::Exact(other)) => one == other,
+            (Self::Exact(name), Self::Within(domain)) | (Self::Within(domain), Self::Exact(name)) => {
+                name.is_within(domain)
+            }
+            (Self::Within(one), Self::Within(other)) => one.is_within(other) || other.is_within(one),
+            (Self::Network(one), Self::Network(other)) => one.overlaps(other),
+            (Self::Device(one), Self::Device(other)) => one.overlaps(other),
             _ => false,
         }
     }
@@ -281,6 +421,30 @@ mod tests {
         }
         for bad in ["example.org", "x.host.example.org", "xinternal", "11.0.0.1", "::1"] {
             assert!(!admits(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn devices_are_admitted_one_by_one_or_by_the_beginning_of_their_serial_number() {
+        let admits = |rule: &str, device: &str| {
+            let rule: NameRule = rule.parse().unwrap();
+            assert_eq!(rule.to_string().parse(), Ok(rule.clone()));
+            rule.admits(&Identifier::from_text(device).unwrap())
+        };
+        let (permanent, module) = ("permanent-identifier:AB12", "hardware-module:AB12/1.2.3");
+        assert!(admits("permanent-identifier:AB12", permanent));
+        assert!(admits("permanent-identifier:AB*", permanent));
+        assert!(admits("permanent-identifier:*", permanent));
+        assert!(admits("hardware-module:AB12/1.2.3", module));
+        assert!(admits("hardware-module:*/1.2.3", module));
+        assert!(!admits("permanent-identifier:ab*", permanent));
+        assert!(!admits("permanent-identifier:AB1", permanent));
+        assert!(!admits("permanent-identifier:*/1.2.3", permanent));
+        assert!(!admits("permanent-identifier:*", module));
+        assert!(!admits("hardware-module:*/1.2.4", module));
+        assert!(!admits("ab12", permanent));
+        for bad in ["permanent-identifier:", "hardware-module:AB", "hardware-module:*/x", "serial:AB*"] {
+            assert!(bad.parse::<NameRule>().is_err(), "{bad}");
         }
     }
 }

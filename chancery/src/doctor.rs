@@ -5,8 +5,10 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use ca_core::authority::require_issuer;
 use ca_core::issuance::is_loopback_url;
 use ca_core::pkix::certificate::CaCertificate;
 use ca_core::store::{
@@ -27,6 +29,7 @@ use crate::config::{Config, LogFormat, host};
 use crate::data::{DataDir, user_name};
 use crate::failure::{Code, Failure};
 use crate::listen::sockets;
+use crate::policy_hook::{PolicyMetrics, Silence, Webhook};
 use crate::{logging, open};
 
 /// How long a connection that is tried may take.
@@ -124,9 +127,11 @@ async fn examine(data: &DataDir, report: &mut Report) {
     let server = server(data, report).await;
     disk(data, &config, report);
     let issuers = store(data, report).await;
+    directories(&config, &issuers, report);
     keys(data, &config, &issuers, report).await;
     urls(&config, &issuers, report).await;
     ports(&config, server.as_ref(), report).await;
+    policy(data, &config, report).await;
     if server.is_some() {
         ready(config.listen.metrics, report).await;
     }
@@ -363,6 +368,29 @@ fn not_checked(error: StoreError, report: &mut Report) {
     }
 }
 
+/// Whether each ACME directory has the issuing CA that it names.
+fn directories(config: &Config, issuers: &[IssuerRecord], report: &mut Report) {
+    // Said already: nothing issues.
+    let Some(policies) = config.authority().ok().map(|authority| authority.directories) else { return };
+    if issuers.is_empty() {
+        return;
+    }
+    let bad: Vec<String> = policies
+        .iter()
+        .filter_map(|policy| require_issuer(policy, issuers).err())
+        .map(|error| error.to_string())
+        .collect();
+    if bad.is_empty() {
+        report.ok("directories", format!("{} known", policies.len()));
+    } else {
+        report.fail(
+            "directories",
+            bad.join("; "),
+            "name an active issuing CA, or leave the key out for the newest: `chancery issuer list`",
+        );
+    }
+}
+
 /// Whether the certificates of active CAs are valid now.
 fn ca_certificates(issuers: &[IssuerRecord], now: Timestamp, report: &mut Report) {
     let mut bad = Vec::new();
@@ -537,6 +565,25 @@ async fn ports(config: &Config, server: Option<&Value>, report: &mut Report) {
                 format!("nothing answers at listen.{name} {address}"),
                 "check that the process with this role runs, and that it was started with the same configuration",
             ),
+        }
+    }
+}
+
+/// Whether the policy service, if one is configured, can be reached from here. It is asked nothing.
+async fn policy(data: &DataDir, config: &Config, report: &mut Report) {
+    let Some(section) = &config.policy.webhook else { return };
+    let hook = match Webhook::open(section, data.path(), Arc::new(SystemClock), PolicyMetrics::default()) {
+        Ok(hook) => hook,
+        Err(failure) => return report.failure("policy", failure),
+    };
+    match hook.reach().await {
+        Ok(address) => report.ok("policy", format!("{} answers at {address}", section.url)),
+        Err(failure) => {
+            let fix = "start the policy service, or correct policy.webhook; see docs/POLICY-WEBHOOK.md";
+            match section.on_failure {
+                Silence::Refuse => report.fail("policy", format!("{failure}: nothing is issued"), fix),
+                Silence::Allow => report.warn("policy", format!("{failure}: orders go on unjudged"), fix),
+            }
         }
     }
 }

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod data;
@@ -13,5 +14,6 @@ pub mod failure;
 pub mod listen;
 pub mod logging;
 pub mod open;
+pub mod policy_hook;
 pub mod serve;
 pub mod setup;

@@ -2,6 +2,9 @@
 
 use std::process::ExitCode;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     // Another crate in the tree may bring a second provider; then none is the default unless one is chosen.
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {

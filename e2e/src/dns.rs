@@ -72,6 +72,7 @@ struct Shared {
 struct Zone {
     records: HashMap<String, Vec<Data>>,
     failures: HashMap<String, Failure>,
+    rebound: HashMap<String, Data>,
     queries: Vec<Query>,
 }
 
@@ -103,6 +104,11 @@ impl Dns {
     /// Adds a record.
     pub fn add(&self, name: &str, data: Data) {
         self.shared.zone().add(name, data);
+    }
+
+    /// Puts this in the place of the name's records once they have been answered with: DNS rebinding.
+    pub fn rebind(&self, name: &str, data: Data) {
+        self.shared.zone().rebound.insert(key(name), data);
     }
 
     /// Removes one record; the name stays if it has others.
@@ -226,7 +232,14 @@ impl Zone {
             Some(Failure::Silence) => return Ok(None),
             Some(Failure::ServFail) => response.metadata.response_code = ResponseCode::ServFail,
             Some(Failure::Refused) => response.metadata.response_code = ResponseCode::Refused,
-            None => self.fill(&mut response, name, question.name.clone(), record_type)?,
+            None => {
+                self.fill(&mut response, name.clone(), question.name.clone(), record_type)?;
+                if !response.answers.is_empty()
+                    && let Some(data) = self.rebound.remove(&name)
+                {
+                    self.records.insert(name, vec![data]);
+                }
+            }
         }
         Ok(Some(response))
     }

@@ -1,14 +1,18 @@
-//! A server that answers http-01 challenges (RFC 8555 §8.3) for the clients that run inside a test.
+//! A server that answers http-01 challenges (RFC 8555 §8.3) for clients that have none: those that run inside a test, and
+//! those that leave files in a web server's directory.
 
 use std::collections::HashMap;
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use tempfile::TempDir;
 
 /// The server. It stops when it is dropped.
 #[derive(Debug)]
@@ -18,9 +22,10 @@ pub struct Http01 {
     thread: Option<JoinHandle<()>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     answers: Mutex<HashMap<String, String>>,
+    directory: TempDir,
     stopping: AtomicBool,
 }
 
@@ -31,7 +36,9 @@ impl Http01 {
     /// If the address can't be had.
     pub fn start(address: SocketAddr) -> Result<Self> {
         let listener = TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
-        let shared = Arc::new(Shared::default());
+        let directory = tempfile::Builder::new().prefix("chancery-http01-").tempdir()?;
+        let shared =
+            Arc::new(Shared { answers: Mutex::default(), directory, stopping: AtomicBool::new(false) });
         let serving = Arc::clone(&shared);
         let thread = thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -46,6 +53,12 @@ impl Http01 {
             }
         });
         Ok(Self { address, shared, thread: Some(thread) })
+    }
+
+    /// What stands for `/.well-known/acme-challenge/`: a file here answers for the token that is its name.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        self.shared.directory.path()
     }
 
     /// Answers for this token with this key authorization from now on.
@@ -81,6 +94,11 @@ fn answer(stream: TcpStream, shared: &Shared) -> Result<()> {
         let answers = shared.answers.lock().unwrap_or_else(PoisonError::into_inner);
         token.and_then(|token| answers.get(token).cloned())
     };
+    let known = known.or_else(|| {
+        // A token is base64url (RFC 8555 §8.3), so it leads out of no directory.
+        let token = token.filter(|token| !token.contains(['.', '/']))?;
+        fs::read_to_string(shared.directory.path().join(token)).ok()
+    });
     let (status, body) = match known {
         Some(key_authorization) => ("200 OK", key_authorization),
         None => ("404 Not Found", String::new()),

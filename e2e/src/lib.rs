@@ -10,6 +10,7 @@ pub mod chancery;
 pub mod clients;
 pub mod deployment;
 pub mod dns;
+pub mod far_side;
 pub mod http;
 pub mod http01;
 pub mod judges;

@@ -144,6 +144,7 @@ impl Roles {
         set("ACME__HTTP01_PORT", self.http01_port.number().to_string());
         set("ACME__TLS_ALPN01_PORT", self.tls_alpn01_port.number().to_string());
         // As an operator would: what the tests order, and no more.
+        set("ACME__EXTERNAL_ACCOUNT_REQUIRED", "false".to_owned());
         set("ACME__ALLOWED_NAMES", "[\".example.test\", \".localhost\", \"127.0.0.0/8\"]".to_owned());
         set("ACME__WILDCARDS", "true".to_owned());
         set("ACME__VALIDATION__ALLOW_NETWORKS", "[\"127.0.0.0/8\", \"::1\"]".to_owned());

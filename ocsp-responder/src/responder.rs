@@ -73,9 +73,12 @@ impl Refusal {
             Self::NotReady | Self::Busy => ResponseStatus::TryLater,
             Self::Store(why) => match why {
                 StoreError::Busy(_) | StoreError::Conflict | StoreError::Full(_) => ResponseStatus::TryLater,
-                StoreError::NotFound(_) | StoreError::Corrupt(_) | StoreError::Refused(_) => {
-                    ResponseStatus::InternalError
-                }
+                StoreError::NotFound(_)
+                | StoreError::Corrupt(_)
+                | StoreError::Refused(_)
+                | StoreError::Limited(_)
+                | StoreError::Bounded(_)
+                | StoreError::Paused(_) => ResponseStatus::InternalError,
             },
             Self::Answer(why) => match why {
                 AnswerError::CertificateExpired { .. }

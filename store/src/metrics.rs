@@ -13,6 +13,7 @@ pub struct Metrics {
     pub(crate) commit_duration: Histogram,
     pub(crate) batch_size: Histogram,
     pub(crate) commits: Family<CommitLabels, Counter>,
+    pub(crate) checkpoints: Counter,
     pub(crate) reads: Family<ReadLabels, Counter>,
 }
 
@@ -26,6 +27,7 @@ const fn outcome(result: &Result<(), StoreError>) -> &'static str {
         Err(StoreError::Full(_)) => "full",
         Err(StoreError::Corrupt(_)) => "corrupt",
         Err(StoreError::Refused(_)) => "refused",
+        Err(StoreError::Limited(_) | StoreError::Bounded(_) | StoreError::Paused(_)) => "limited",
     }
 }
 
@@ -46,6 +48,7 @@ impl Default for Metrics {
             commit_duration: Histogram::new(exponential_buckets(0.000_25, 2.0, 16)),
             batch_size: Histogram::new(exponential_buckets(1.0, 2.0, 9)),
             commits: Family::default(),
+            checkpoints: Counter::default(),
             reads: Family::default(),
         }
     }
@@ -67,6 +70,11 @@ impl Metrics {
             self.batch_size.clone(),
         );
         registry.register("commits", "Commits by outcome", self.commits.clone());
+        registry.register(
+            "checkpoints",
+            "Merges of the write-ahead log into the main file; each takes up to three syncs",
+            self.checkpoints.clone(),
+        );
         registry.register("reads", "Reads by whether they failed", self.reads.clone());
     }
 

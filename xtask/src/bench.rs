@@ -1,24 +1,28 @@
-//! `cargo xtask bench`: builds the program as it is shipped and the load generator, and runs them against each other.
+//! `cargo xtask bench`: a release build of the program under the load that it ships with, beside what this machine can do.
 
-use std::path::Path;
+mod acme;
+
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
 use crate::step::{Report, no_note};
 
-/// Builds, then hands the arguments to the load generator, which prints the table.
+/// `bench acme`, `bench hostile` for orders while others attack, or `bench` for orders and OCSP requests in one short run.
 pub fn run(root: &Path, arguments: &[String]) -> Result<()> {
-    let report = Report::new(false);
-    // Apart: one build of both would give the program the features that only the load generator asks for.
-    for (name, package) in [("chancery", "chancery"), ("load", "e2e")] {
-        let mut command = Command::new("cargo");
-        command.args(["build", "--release", "--package", package, "--bins"]).current_dir(root);
-        report.command(&format!("build {name}"), &mut command, no_note)?;
+    match arguments.split_first() {
+        Some((first, rest)) if first == "acme" => acme::run(root, rest),
+        Some((first, rest)) if first == "hostile" => generate(root, "hostile", rest),
+        _ => generate(root, "load", arguments),
     }
-    let this = std::env::current_exe().context("cannot find the target directory")?;
-    let target = this.parent().and_then(Path::parent).context("this program is not in target/PROFILE")?;
-    let status = Command::new(target.join("release/load"))
+}
+
+/// Builds, then hands the arguments to this generator of the end-to-end tests', which prints the table.
+fn generate(root: &Path, generator: &str, arguments: &[String]) -> Result<()> {
+    build(root, "chancery")?;
+    let load = build(root, "e2e")?.join(generator);
+    let status = Command::new(load)
         .args(arguments)
         .current_dir(root)
         .status()
@@ -27,4 +31,15 @@ pub fn run(root: &Path, arguments: &[String]) -> Result<()> {
         bail!("the load generator ended with {status}");
     }
     Ok(())
+}
+
+/// Builds a package as it is shipped, and gives the directory of its programs. One at a time: a build of two would give
+/// each the features that the other asks for.
+fn build(root: &Path, package: &str) -> Result<PathBuf> {
+    let mut command = Command::new("cargo");
+    command.args(["build", "--release", "--package", package, "--bins"]).current_dir(root);
+    Report::new(false).command(&format!("build {package}"), &mut command, no_note)?;
+    let this = std::env::current_exe().context("cannot find the target directory")?;
+    let target = this.parent().and_then(Path::parent).context("this program is not in target/PROFILE")?;
+    Ok(target.join("release"))
 }

@@ -30,6 +30,7 @@ struct Target {
 }
 
 const TARGETS: &[Target] = &[
+    Target { name: "attestation", max_len: 4096, seeds: attestation_seeds },
     Target { name: "csr", max_len: 4096, seeds: csr_seeds },
     Target { name: "jwk", max_len: 4096, seeds: jwk_seeds },
     Target { name: "jws", max_len: 8192, seeds: jws_seeds },
@@ -157,6 +158,48 @@ fn summary(output: &str) -> String {
         after("ft:"),
         after("corp:"),
     )
+}
+
+/// Attestation objects: of a certificate with the extensions that formats read, and of a TPM's structures.
+fn attestation_seeds(corpus: &Path) -> Result<()> {
+    let certificate = seed(corpus, "certificate");
+    let mut command = Command::new("openssl");
+    command.args(["req", "-x509", "-nodes", "-keyout", "/dev/null", "-subj", "/CN=Device", "-days", "1"]);
+    command.args(["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-outform", "DER"]);
+    for extension in [
+        "1.2.840.113635.100.8.9.1=DER:41:42:43",
+        "1.3.6.1.4.1.41482.3.7=DER:02:01:07",
+        "1.3.6.1.4.1.37476.9000.64.4=DER:30:03:0c:01:41",
+        // KeyDescription with an origin and a serial number that hardware enforces.
+        "1.3.6.1.4.1.11129.2.1.17=DER:30:26:02:01:03:0a:01:01:02:01:03:0a:01:01:04:01:41:04:00:30:00:30:11:\
+         bf:85:3e:03:02:01:00:bf:85:49:06:04:04:41:42:43:44",
+    ] {
+        command.args(["-addext", extension]);
+    }
+    succeed(command.arg("-out").arg(&certificate))?;
+    let certificate = fs::read(&certificate)?;
+    let length = u16::try_from(certificate.len())?.to_be_bytes();
+    let path = [&b"\x63x5c\x81\x59"[..], &length, &certificate].concat();
+    let object = |format: &[u8], members: u8, rest: &[u8]| {
+        [b"\xa2\x63fmt", format, b"\x67attStmt", &[0xa0 | members], &path, rest].concat()
+    };
+    fs::write(seed(corpus, "step"), object(b"\x64step", 3, b"\x63alg\x26\x63sig\x44\x43abc"))?;
+    // TPMS_ATTEST that certifies, TPMT_PUBLIC on P-256 and TPMT_SIGNATURE by RSASSA.
+    let head = [0xff, b'T', b'C', b'G', 0x80, 0x17, 0, 0, 0, 1, 7];
+    let attest = [&head[..], &[0; 25], &[0, 2, 0, 0x0b, 0, 0]].concat();
+    let point = [&[0, 32][..], &[0x11; 32]].concat();
+    let public = [0, 0x23, 0, 0x0b, 0, 4, 0, 0x72, 0, 0, 0, 0x10, 0, 0x10, 0, 3, 0, 0x10];
+    let public = [&public[..], &point, &point].concat();
+    let member = |name: &[u8], value: &[u8]| -> Result<Vec<u8>> {
+        Ok([name, &[0x58, u8::try_from(value.len())?], value].concat())
+    };
+    let rest = [
+        b"\x63ver\x632.0".to_vec(),
+        member(b"\x68certInfo", &attest)?,
+        member(b"\x67pubArea", &public)?,
+        member(b"\x63sig", &[0, 0x14, 0, 0x0b, 0, 1, 7])?,
+    ];
+    Ok(fs::write(seed(corpus, "tpm"), object(b"\x63tpm", 5, &rest.concat()))?)
 }
 
 /// CSRs with each kind of key that subscribers may have.

@@ -30,7 +30,7 @@ const TASKS: &[Task] = &[
     },
     Task {
         name: "bench",
-        arguments: "[OPTIONS]",
+        arguments: "[acme] [OPTIONS]",
         summary: "orders and OCSP requests per second of a release build, beside what this machine can do",
         run: bench::run,
     },
@@ -43,7 +43,7 @@ const TASKS: &[Task] = &[
     Task {
         name: "tools",
         arguments: "",
-        summary: "install what the tests need: apt packages, Python tools in ~/.cache/chancery-tools",
+        summary: "install what the tests need: apt packages; Python and npm tools in ~/.cache/chancery-tools",
         run: tools::run,
     },
 ];
@@ -90,6 +90,8 @@ fn help() -> String {
          the end-to-end tests alone\n  \
          cargo xtask bench --clients 1,8,32 --orders 400 --seconds 10 [--json]\n                                  \
          N orders by so many clients at once, at most 10 s each\n  \
+         cargo xtask bench acme          orders alone, at more loads, against their own cryptography\n  \
+         cargo xtask bench hostile       orders while others attack, and what memory that takes\n  \
          cargo xtask fuzz csr jws --seconds 600\n                                  \
          two of the targets, ten minutes each\n",
     );

@@ -1,17 +1,21 @@
 //! Accounts: newAccount, updates, deactivation and the orders list,
 //! [RFC 8555 §7.3](https://www.rfc-editor.org/rfc/rfc8555#section-7.3) and §7.1.2.1.
 
+use std::collections::BTreeMap;
+
 use axum::extract::State;
 use axum::response::Response;
 use ca_core::acme::{Account, AccountState, DnsName, OrderStatus};
 use ca_core::audit::{Action, Actor, AuditEvent};
 use ca_core::id::{AccountId, OrderId};
 use ca_core::random::SystemRandom;
-use ca_core::store::{Change, Commit, Version};
+use ca_core::store::{Change, Commit, Row, Version};
 use ca_core::time::Timestamp;
 use http::StatusCode;
 
 use super::{ResponseExt, json};
+use crate::eab;
+use crate::limits::Counted;
 use crate::problem::{Problem, ProblemType};
 use crate::service::{App, Directory, Shared};
 use crate::verified::{ByAccount, ByKey, Empty, Json, ReadOr, Verified};
@@ -50,13 +54,21 @@ async fn find_or_create(
     }
     let contacts = contacts(asked.contact.as_deref().unwrap_or_default())?;
     let terms_agreed_at = terms(&request.directory, asked, request.now)?;
+    let bound = match &asked.external_account_binding {
+        Some(binding) => Some(eab::verify(app, request, binding).await?),
+        None if request.directory.settings.external_account_required => return Err(eab::required()),
+        None => None,
+    };
     let account = Account {
         id: AccountId::generate(request.now, &mut SystemRandom),
         directory,
         thumbprint,
+        former_keys: Vec::new(),
         jwk: key.canonical().to_owned(),
         contacts,
         terms_agreed_at,
+        limits: BTreeMap::new(),
+        external_account: bound.as_ref().map(|bound| bound.binding.clone()),
         state: AccountState::Valid,
         created_at: request.now,
         version: Version::NEW,
@@ -66,9 +78,18 @@ async fn find_or_create(
         directory: account.directory.to_string(),
         contacts: account.contacts.clone(),
     };
-    let event = AuditEvent { at: request.now, actor: Actor::Stranger, action };
-    let changes = vec![Change::PutAccount(account.clone())];
-    app.store.commit(Commit { changes, audit: vec![event], ..Commit::default() }).await?;
+    let event = |action| AuditEvent { at: request.now, actor: Actor::Stranger, action };
+    let mut commit = Commit { audit: vec![event(action)], ..Commit::default() };
+    if let Some(external) = bound.map(|bound| bound.external) {
+        commit.expected_versions.push((Row::ExternalAccount(external.id), external.version));
+        commit.changes.push(Change::BindExternalAccount { id: external.id, account: account.id });
+        let action = Action::ExternalAccountBound { external_account: external.id, account: account.id };
+        commit.audit.push(event(action));
+    }
+    commit.changes.push(Change::PutAccount(account.clone()));
+    let bound = account.external_account.is_some();
+    let counted = Counted::new_account(&request.directory, request.client, bound, request.now);
+    app.commit_within(counted, commit).await?;
     Ok((StatusCode::CREATED, account))
 }
 

@@ -3,17 +3,94 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use ca_core::acme::{Authorization, AuthorizationState};
+use ca_core::acme::{Admission, Authorization, AuthorizationState, Identifier};
 use ca_core::audit::{Action, Actor, AuditEvent};
 use ca_core::id::AuthorizationId;
-use ca_core::store::{Change, Commit, Topic};
+use ca_core::policy::NameRefused;
+use ca_core::random::SystemRandom;
+use ca_core::store::{Change, Commit, Row, Topic};
 use http::StatusCode;
 
+use super::account::reread;
 use super::{ResponseExt, json};
-use crate::problem::Problem;
+use crate::eab;
+use crate::limits::Counted;
+use crate::problem::{Problem, Subproblem};
 use crate::service::{App, Shared};
 use crate::verified::{Json, ReadOr, Verified};
-use crate::wire::authorization::{AuthorizationBody, AuthorizationUpdate};
+use crate::wire::authorization::{AuthorizationBody, AuthorizationUpdate, NewAuthorization};
+use crate::wire::object::Object;
+
+/// newAuthz, §7.4.1: a name is proven ahead of any order; offered where an authorization can serve later ones.
+pub(crate) async fn create(
+    State(app): State<App>,
+    request: Verified<Json<NewAuthorization>>,
+) -> Result<Response, Problem> {
+    let policy = &request.directory.settings.policy;
+    if policy.reuse.is_none() {
+        let detail = "this directory takes no authorizations ahead of an order; place an order";
+        return Err(Problem::malformed(detail).with_status(StatusCode::NOT_FOUND));
+    }
+    let Object(asked) = &request.payload.0.identifier;
+    let identifier = Identifier::parse(&asked.kind, &asked.value)
+        .map_err(|why| Problem::from(vec![Subproblem::invalid(asked.shown(), &why)]))?;
+    if identifier.is_wildcard() {
+        let detail = "a wildcard can't be authorized ahead of an order; authorize its domain with \
+                      subdomainAuthAllowed where that is offered";
+        return Err(Problem::malformed(detail));
+    }
+    let subdomains = asked.subdomain_auth_allowed && policy.subdomains;
+    let authorization = app.decide(|again| authorize(&app, &request, &identifier, subdomains, again)).await?;
+    let links = &request.directory.links;
+    Ok(json(StatusCode::CREATED, &AuthorizationBody::new(&authorization, &request.directory, request.now))
+        .with_location(&links.authorization(authorization.id)))
+}
+
+async fn authorize(
+    app: &Shared,
+    request: &Verified<Json<NewAuthorization>>,
+    identifier: &Identifier,
+    subdomains: bool,
+    again: bool,
+) -> Result<Authorization, Problem> {
+    let signer = &request.signer;
+    let account = if again { reread(app, signer).await? } else { signer.account.clone() };
+    let policy = &request.directory.settings.policy;
+    let external = eab::of(app, &account).await?;
+    let admission = Admission::of(policy, &account, external.as_ref(), request.now)?;
+    let refused = |why| Problem::from(vec![Subproblem::refused(identifier, &why)]);
+    admission.permits(identifier).map_err(refused)?;
+    let ends = request.now.plus(policy.limits.authorization_lifetime);
+    let (id, now) = (account.id, request.now);
+    let authorization = if subdomains && matches!(identifier, Identifier::Dns(_)) {
+        Authorization::for_subdomains(id, identifier, &admission, now, ends, &mut SystemRandom)
+    } else {
+        Authorization::generate(id, identifier, &admission, now, ends, &mut SystemRandom)
+    };
+    if authorization.challenges.is_empty() && !authorization.is_trusted() {
+        return Err(refused(NameRefused::NoChallenge(identifier.clone())));
+    }
+    let action = Action::AuthorizationCreated {
+        authorization: authorization.id,
+        identifier: identifier.to_string(),
+        subdomains,
+    };
+    let mut expected_versions = vec![(Row::Account(account.id), account.version)];
+    expected_versions
+        .extend(external.as_ref().map(|external| (Row::ExternalAccount(external.id), external.version)));
+    let commit = Commit {
+        changes: vec![Change::PutAuthorization(authorization.clone())],
+        expected_versions,
+        audit: vec![AuditEvent { at: now, actor: Actor::Account(account.id), action }],
+        ..Commit::default()
+    };
+    // It counts as the order that it comes ahead of.
+    let names = std::slice::from_ref(identifier);
+    let made = std::slice::from_ref(&authorization);
+    let counted = Counted::new_order(&request.directory, &account, names, made, false, now);
+    app.commit_within(counted, commit).await?;
+    Ok(authorization)
+}
 
 pub(crate) async fn update(
     State(app): State<App>,
@@ -32,8 +109,7 @@ pub(crate) async fn update(
         }
     };
     let now = app.clock.now();
-    let response =
-        json(StatusCode::OK, &AuthorizationBody::new(&authorization, &request.directory.links, now));
+    let response = json(StatusCode::OK, &AuthorizationBody::new(&authorization, &request.directory, now));
     Ok(if in_progress(&authorization) { response.with_retry_after() } else { response })
 }
 
@@ -43,7 +119,7 @@ async fn read<P>(app: &App, request: &Verified<P>, id: AuthorizationId) -> Resul
     if !in_progress(&authorization) {
         return Ok(authorization);
     }
-    app.continue_validations(&request.directory, &authorization, request.signer.thumbprint);
+    app.continue_validations(&request.directory, &authorization, &request.signer.account);
     let settled = |authorization: &Authorization| !in_progress(authorization);
     let topic = Topic::Authorization(id);
     app.outcome(&topic, Shared::OUTCOME_WAIT, || find(app, request, id), settled).await

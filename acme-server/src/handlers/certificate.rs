@@ -32,18 +32,29 @@ pub(crate) async fn download(State(app): State<App>, request: Verified<Empty>) -
         return Err(not_found());
     }
     let certificate = record.der.ok_or_else(not_found)?;
-    let chains = chains(&app.store.issuers().await?, &id);
-    let chain = chains.get(number).ok_or_else(not_found)?;
-
-    let blocks = std::iter::once(&certificate).chain(chain).map(|certificate| certificate.der.as_slice());
-    let mut response = Response::new(Body::from(pem(blocks)?));
-    let media_type = HeaderValue::from_static("application/pem-certificate-chain");
-    response.headers_mut().insert(CONTENT_TYPE, media_type);
+    let issuers = app.store.issuers().await?;
+    let mut response = chain_response(&issuers, &id, &certificate, number)?;
     let links = &request.directory.links;
-    for other in (0..chains.len()).filter(|other| *other != number) {
+    for other in (0..chains(&issuers, &id).len()).filter(|other| *other != number) {
         let url = if other == 0 { links.certificate(&id) } else { links.certificate_chain(&id, other) };
         response = response.with_link(&url, "alternate");
     }
+    Ok(response)
+}
+
+/// A certificate with one of its chains, §9.1.
+pub(super) fn chain_response(
+    issuers: &[IssuerRecord],
+    id: &CertificateId,
+    certificate: &CertificateDer,
+    number: usize,
+) -> Result<Response, Problem> {
+    let chains = chains(issuers, id);
+    let chain = chains.get(number).ok_or_else(|| Problem::not_found("certificate"))?;
+    let blocks = std::iter::once(certificate).chain(chain).map(|certificate| certificate.der.as_slice());
+    let mut response = Response::new(Body::from(pem(blocks)?));
+    let media_type = HeaderValue::from_static("application/pem-certificate-chain");
+    response.headers_mut().insert(CONTENT_TYPE, media_type);
     Ok(response)
 }
 

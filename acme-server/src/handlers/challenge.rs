@@ -13,6 +13,7 @@ use super::authorization::{find, in_progress};
 use super::{ResponseExt, json};
 use crate::problem::Problem;
 use crate::service::{App, Shared};
+use crate::validation::device_attest01::attestation_object;
 use crate::verified::{Json, ReadOr, Verified};
 use crate::wire::authorization::{ChallengeBody, ChallengeResponse};
 
@@ -24,18 +25,30 @@ pub(crate) async fn respond(State(app): State<App>, request: Request) -> Result<
     let authorization = find(&app, &request, id).await?;
     let challenge = authorization.challenge(kind).ok_or_else(|| Problem::not_found("challenge"))?;
 
-    let waits = match request.payload {
+    let waits = match &request.payload {
         ReadOr::Read => {
-            app.continue_validations(&request.directory, &authorization, request.signer.thumbprint);
+            app.continue_validations(&request.directory, &authorization, &request.signer.account);
             in_progress(&authorization)
         }
-        ReadOr::Write(_) => match authorization.accept(kind, request.now)? {
+        ReadOr::Write(Json(response)) => match authorization.accept(kind, request.now)? {
+            Accepted::Validate(_) if kind == ChallengeType::DeviceAttest01 => {
+                let attestation = attestation_object(response.att_obj.as_ref());
+                app.attest(
+                    &request.directory,
+                    &authorization,
+                    challenge,
+                    &request.signer.account,
+                    attestation,
+                )
+                .await?;
+                return render(&request, &find(&app, &request, id).await?, kind);
+            }
             Accepted::Validate(_) => {
-                app.validate(&request.directory, &authorization, challenge, request.signer.thumbprint)?;
+                app.validate(&request.directory, &authorization, challenge, &request.signer.account)?;
                 true
             }
             Accepted::Unchanged => {
-                app.continue_validations(&request.directory, &authorization, request.signer.thumbprint);
+                app.continue_validations(&request.directory, &authorization, &request.signer.account);
                 in_progress(&authorization)
             }
         },
@@ -91,7 +104,7 @@ fn render(
 ) -> Result<Response, Problem> {
     let links = &request.directory.links;
     let challenge = authorization.challenge(kind).ok_or_else(|| Problem::not_found("challenge"))?;
-    let response = json(StatusCode::OK, &ChallengeBody::new(authorization, challenge, links))
+    let response = json(StatusCode::OK, &ChallengeBody::new(authorization, challenge, &request.directory))
         .with_location(&links.challenge(authorization.id, kind))
         .with_link(&links.authorization(authorization.id), "up");
     let processing = matches!(challenge.state, ChallengeState::Processing { .. });

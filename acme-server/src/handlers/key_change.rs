@@ -32,7 +32,7 @@ pub(crate) async fn change(State(app): State<App>, request: Verified<InnerJws>) 
     if asked.account != links.account(signer.account.id) {
         return Err(Problem::malformed("'account' must be the URL in the outer 'kid'"));
     }
-    let old = AccountKey::from_value(asked.old_key)
+    let old = AccountKey::from_members(asked.old_key)
         .map_err(|why| Problem::malformed(format!("'oldKey' is no key that an account can have: {why}")))?;
     if old.thumbprint() != signer.thumbprint {
         return Err(Problem::malformed("'oldKey' is not the account's key"));

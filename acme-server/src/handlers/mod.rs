@@ -2,14 +2,19 @@
 
 pub(crate) mod account;
 pub(crate) mod authorization;
+mod caa;
 pub(crate) mod certificate;
 pub(crate) mod challenge;
 pub(crate) mod directory;
+pub(crate) mod explanation;
 pub(crate) mod key_change;
 pub(crate) mod new_nonce;
 pub(crate) mod order;
+pub(crate) mod renewal_info;
+mod replaces;
 pub(crate) mod revocation;
 pub(crate) mod roots;
+pub(crate) mod star;
 
 use axum::body::Body;
 use axum::response::Response;

@@ -1,26 +1,34 @@
 //! Orders: newOrder, reading them, finalize. [RFC 8555 §7.4](https://www.rfc-editor.org/rfc/rfc8555#section-7.4).
 
+use std::collections::{HashMap, HashSet};
+
 use axum::extract::State;
 use axum::response::Response;
-use ca_core::acme::order::{FinalizeError, NewOrder};
-use ca_core::acme::{Authorization, AuthorizationState, Identifier, Order, OrderStatus};
+use ca_core::acme::caa::climb;
+use ca_core::acme::order::{FinalizeError, NewOrder, OrderRejected};
+use ca_core::acme::{
+    Admission, Authorization, AuthorizationState, DnsName, Identifier, Order, OrderStatus, RenewalId,
+};
 use ca_core::audit::{Action, Actor, AuditEvent};
-use ca_core::id::{EffectId, OrderId};
+use ca_core::id::{AccountId, EffectId, OrderId};
 use ca_core::pkix::csr::{Csr, CsrError};
-use ca_core::profile::ProfileName;
+use ca_core::policy::DirectoryPolicy;
+use ca_core::profile::{ProfileName, RequestedValidity};
 use ca_core::random::SystemRandom;
-use ca_core::store::{Change, Commit, Effect, EffectKind, Row, Topic};
+use ca_core::store::{Change, Commit, Effect, EffectKind, Row, Topic, Version};
 use ca_core::time::Timestamp;
 use http::StatusCode;
 
 use super::account::reread;
-use super::{ResponseExt, json};
+use super::{ResponseExt, caa, json, replaces};
+use crate::eab;
 use crate::jose::AccountKey;
+use crate::limits::Counted;
 use crate::problem::{Problem, ProblemType, Subproblem};
 use crate::service::{App, Directory, Shared};
-use crate::verified::{Empty, Json, Verified};
-use crate::wire::IdentifierBody;
-use crate::wire::order::{Finalize, NewOrder as NewOrderBody, OrderBody};
+use crate::verified::{Json, ReadOr, Verified};
+use crate::wire::object::Object;
+use crate::wire::order::{Finalize, NewOrder as NewOrderBody, OrderBody, OrderUpdate, date};
 
 /// An order with its authorizations.
 type Found = (Order, Vec<Authorization>);
@@ -31,7 +39,8 @@ pub(crate) async fn create(
     request: Verified<Json<NewOrderBody>>,
 ) -> Result<Response, Problem> {
     let asked = parse(&request.payload.0, &request.directory)?;
-    let found = app.decide(|again| place(&app, &request, asked.clone(), again)).await?;
+    let replaces = request.payload.0.replaces.as_deref().map(str::parse::<RenewalId>).transpose()?;
+    let found = app.decide(|again| place(&app, &request, asked.clone(), replaces.clone(), again)).await?;
     app.metrics.order_created();
     let response = render(StatusCode::CREATED, &found, &request.directory, request.now);
     Ok(response)
@@ -47,13 +56,22 @@ fn parse(body: &NewOrderBody, directory: &Directory) -> Result<NewOrder, Problem
     }
     let mut identifiers = Vec::with_capacity(body.identifiers.len());
     let mut problems = Vec::new();
-    for asked in &body.identifiers {
+    let mut ancestors = HashMap::new();
+    for Object(asked) in &body.identifiers {
         match Identifier::parse(&asked.kind, &asked.value) {
-            Ok(identifier) => match policy.permits(&identifier) {
-                Ok(()) => identifiers.push(identifier),
+            Ok(identifier) => match policy.admits(&identifier) {
+                Ok(()) => {
+                    if let Some(ancestor) = &asked.ancestor_domain {
+                        let ancestor = DnsName::parse(ancestor).map_err(|why| {
+                            Problem::malformed(format!("the ancestorDomain of '{identifier}': {why}"))
+                        })?;
+                        ancestors.insert(identifier.clone(), ancestor);
+                    }
+                    identifiers.push(identifier);
+                }
                 Err(why) => problems.push(Subproblem::refused(&identifier, &why)),
             },
-            Err(why) => problems.push(Subproblem::invalid(shown(asked), &why)),
+            Err(why) => problems.push(Subproblem::invalid(asked.shown(), &why)),
         }
     }
     if !problems.is_empty() {
@@ -61,54 +79,165 @@ fn parse(body: &NewOrderBody, directory: &Directory) -> Result<NewOrder, Problem
     }
     let profile = body.profile.clone().map(ProfileName::try_from).transpose();
     let profile = profile.map_err(|why| Problem::new(ProblemType::InvalidProfile, why.to_string()))?;
-    let validity_asked = body.not_before.is_some() || body.not_after.is_some();
-    Ok(NewOrder { identifiers, profile, validity_asked })
+    let validity = RequestedValidity {
+        not_before: date("notBefore", &body.not_before)?,
+        not_after: date("notAfter", &body.not_after)?,
+    };
+    let auto_renewal = body.auto_renewal.as_ref().map(|Object(asked)| asked.read()).transpose()?;
+    Ok(NewOrder { identifiers, ancestors, held: Vec::new(), profile, validity, auto_renewal })
 }
 
-/// An identifier that can't be read, for the message about it.
-fn shown(asked: &IdentifierBody) -> IdentifierBody {
-    let short = |text: &str| text.chars().take(260).collect();
-    IdentifierBody { kind: short(&asked.kind), value: short(&asked.value) }
+/// The account's authorizations that may serve for these identifiers, where the directory lets one serve again.
+async fn held(
+    app: &Shared,
+    policy: &DirectoryPolicy,
+    account: AccountId,
+    identifiers: &[Identifier],
+) -> Result<Vec<Authorization>, Problem> {
+    let mut held: Vec<Authorization> = Vec::new();
+    if policy.reuse.is_none() {
+        return Ok(held);
+    }
+    // Those of the domains above serve for many names, and are read once.
+    let mut read: HashSet<Identifier> = HashSet::new();
+    for identifier in identifiers {
+        let own = std::iter::once(identifier.clone());
+        let above: Vec<Identifier> = match identifier {
+            Identifier::Dns(name) if policy.subdomains => {
+                climb(name).filter_map(|name| DnsName::parse(name).ok()).map(Identifier::Dns).collect()
+            }
+            _ => Vec::new(),
+        };
+        for wanted in own.chain(above) {
+            if read.insert(wanted.clone()) {
+                held.extend(app.store.valid_authorizations(account, wanted).await?);
+            }
+        }
+    }
+    Ok(held)
 }
 
 async fn place(
     app: &Shared,
     request: &Verified<Json<NewOrderBody>>,
     asked: NewOrder,
+    replaces: Option<RenewalId>,
     again: bool,
 ) -> Result<Found, Problem> {
     let signer = &request.signer;
     let account = if again { reread(app, signer).await? } else { signer.account.clone() };
     let policy = &request.directory.settings.policy;
-    let (order, authorizations) = Order::place(asked, account.id, policy, request.now, &mut SystemRandom)?;
+    let external = eab::of(app, &account).await?;
+    let admission = Admission::of(policy, &account, external.as_ref(), request.now)?;
+    let held = held(app, policy, account.id, &asked.identifiers).await?;
+    let asked = NewOrder { held, ..asked };
+    let (mut order, authorizations) =
+        Order::place(asked, account.id, &admission, request.now, &mut SystemRandom)?;
+    if let Some(profile) = app.profile(&order.profile) {
+        order.require_validity(profile, &admission, request.now).map_err(OrderRejected::from)?;
+        order.require_renewable(profile, &admission).map_err(OrderRejected::from)?;
+    }
+    let mut changes = Vec::new();
+    if let Some(named) = replaces {
+        let names = &order.identifiers;
+        let replaced = replaces::find(app, &request.directory, account.id, names, named, request.now).await?;
+        changes.push(replaced.mark(order.id));
+        let as_asked = replaced.predecessor.as_asked;
+        tracing::debug!(order = %order.id, as_asked, "an order replaces a certificate");
+        order.replaces = Some(replaced.predecessor);
+    }
     let action = Action::OrderCreated {
         order: order.id,
         account: account.id,
         identifiers: order.identifiers.iter().map(ToString::to_string).collect(),
     };
-    let mut changes = vec![Change::PutOrder(order.clone())];
-    changes.extend(authorizations.iter().cloned().map(Change::PutAuthorization));
+    changes.push(Change::PutOrder(order.clone()));
+    let mut expected_versions = vec![(Row::Account(account.id), account.version)];
+    for authorization in &authorizations {
+        if authorization.version == Version::NEW {
+            changes.push(Change::PutAuthorization(authorization.clone()));
+        } else {
+            expected_versions.push((Row::Authorization(authorization.id), authorization.version));
+        }
+    }
+    let event = |action| AuditEvent { at: request.now, actor: Actor::Account(account.id), action };
+    let mut audit = vec![event(action)];
+    if let Some(external) = &external {
+        expected_versions.push((Row::ExternalAccount(external.id), external.version));
+        let action = Action::OrderTrusted {
+            order: order.id,
+            external_account: external.id,
+            identifiers: trusted(&order, &authorizations),
+        };
+        audit.extend(authorizations.iter().any(Authorization::is_trusted).then(|| event(action)));
+    }
+    let commit = Commit { changes, expected_versions, audit, ..Commit::default() };
+    let (names, exempt) = (&order.identifiers, is_exempt(&order));
+    let counted =
+        Counted::new_order(&request.directory, &account, names, &authorizations, exempt, request.now);
+    app.commit_within(counted, commit).await?;
+    Ok((order, authorizations))
+}
+
+/// A renewal that the CA asked for is not counted by rate limits, RFC 9773 §5.
+fn is_exempt(order: &Order) -> bool {
+    order.replaces.as_ref().is_some_and(|replaced| replaced.as_asked)
+}
+
+/// The names of an order that were admitted by trust.
+fn trusted(order: &Order, authorizations: &[Authorization]) -> Vec<String> {
+    let trusted =
+        |name: &&Identifier| authorizations.iter().any(|held| held.is_trusted() && held.covers(name));
+    order.identifiers.iter().filter(trusted).map(ToString::to_string).collect()
+}
+
+/// Reads an order by POST-as-GET, or ends its automatic renewal, RFC 8739 §3.1.2.
+pub(crate) async fn update(
+    State(app): State<App>,
+    request: Verified<ReadOr<Json<OrderUpdate>>>,
+) -> Result<Response, Problem> {
+    let id: OrderId = request.path("order")?;
+    match &request.payload {
+        ReadOr::Read => show(&app, &request, id).await,
+        ReadOr::Write(Json(update)) if update.status.as_deref() == Some("canceled") => {
+            let found = app.decide(|again| cancel(&app, &request, id, again)).await?;
+            Ok(render(StatusCode::OK, &found, &request.directory, request.now))
+        }
+        ReadOr::Write(_) => {
+            find(&app, &request, id).await?;
+            Err(Problem::malformed(
+                "an order is read by POST-as-GET, or canceled by {\"status\":\"canceled\"}",
+            ))
+        }
+    }
+}
+
+async fn cancel<P>(app: &Shared, request: &Verified<P>, id: OrderId, again: bool) -> Result<Found, Problem> {
+    let signer = &request.signer;
+    let account = if again { reread(app, signer).await? } else { signer.account.clone() };
+    let (order, authorizations) = find(app, request, id).await?;
+    let canceled = order.cancel(&authorizations, request.now)?;
+    let action = Action::OrderCanceled { order: id };
     let commit = Commit {
-        changes,
+        changes: vec![Change::PutOrder(canceled.clone())],
         expected_versions: vec![(Row::Account(account.id), account.version)],
         audit: vec![AuditEvent { at: request.now, actor: Actor::Account(account.id), action }],
         ..Commit::default()
     };
     app.store.commit(commit).await?;
-    Ok((order, authorizations))
+    Ok((canceled, authorizations))
 }
 
-/// Reads an order by POST-as-GET; waits a moment if something is under way that decides it.
-pub(crate) async fn show(State(app): State<App>, request: Verified<Empty>) -> Result<Response, Problem> {
-    let id: OrderId = request.path("order")?;
-    let found = find(&app, &request, id).await?;
+/// Waits a moment if something is under way that decides the order.
+async fn show<P>(app: &App, request: &Verified<P>, id: OrderId) -> Result<Response, Problem> {
+    let found = find(app, request, id).await?;
     let found = match topic_of(&found, request.now) {
         Some(topic) => {
             for authorization in &found.1 {
-                app.continue_validations(&request.directory, authorization, request.signer.thumbprint);
+                app.continue_validations(&request.directory, authorization, &request.signer.account);
             }
             let settled = |found: &Found| topic_of(found, app.clock.now()).is_none();
-            app.outcome(&topic, Shared::OUTCOME_WAIT, || find(&app, &request, id), settled).await?
+            app.outcome(&topic, Shared::OUTCOME_WAIT, || find(app, request, id), settled).await?
         }
         None => found,
     };
@@ -123,7 +252,11 @@ fn topic_of((order, authorizations): &Found, now: Timestamp) -> Option<Topic> {
             .iter()
             .find(|a| a.state == AuthorizationState::Pending && a.processing().next().is_some())
             .map(|authorization| Topic::Authorization(authorization.id)),
-        OrderStatus::Ready | OrderStatus::Valid(_) | OrderStatus::Invalid(_) => None,
+        OrderStatus::Ready
+        | OrderStatus::Valid(_)
+        | OrderStatus::Renewing(_)
+        | OrderStatus::Canceled
+        | OrderStatus::Invalid(_) => None,
     }
 }
 
@@ -134,9 +267,12 @@ pub(crate) async fn finalize(
 ) -> Result<Response, Problem> {
     let id: OrderId = request.path("order")?;
     // The order first: a stranger learns nothing from what is said of a CSR.
-    find(&app, &request, id).await?;
+    let found = find(&app, &request, id).await?;
     let csr = Csr::from_der(&request.payload.0.csr.0)?;
     require_fresh_key(&app, &request.directory, &csr).await?;
+    // Nothing is looked up for what is refused anyway.
+    found.0.finalize(&found.1, &csr, &request.directory.settings.policy, request.now)?;
+    caa::require(&app, &request.directory, &found, request.now).await?;
     app.decide(|again| accept(&app, &request, id, &csr, again)).await?;
     let processing =
         |found: &Found| !matches!(found.0.status(&found.1, request.now), OrderStatus::Processing);
@@ -185,7 +321,9 @@ async fn accept(
         effects: vec![effect],
         audit: vec![AuditEvent { at: request.now, actor: Actor::Account(account.id), action }],
     };
-    Ok(app.store.commit(commit).await?)
+    let (names, exempt) = (&order.identifiers, is_exempt(&order));
+    let counted = Counted::finalize(&request.directory, &account, names, exempt, request.now);
+    app.commit_within(counted, commit).await
 }
 
 /// The order, if it is the signer's; that another's exists is not told.

@@ -36,6 +36,7 @@ pub(crate) async fn revoke(
     let reason = reason(asked)?;
     let record = find(&app, &asked.certificate.0).await?;
     let requested_by = authorize(&app, &request.signer, &record, request.now).await?;
+    require_not_renewed(&app, &record).await?;
     // Of one that is revoked already, the CA still blocks a key that is now said to be compromised.
     if reason != RevocationReason::KeyCompromise {
         require_not_revoked(&record.state)?;
@@ -61,6 +62,17 @@ pub(crate) async fn revoke(
         return Ok(Response::new(axum::body::Body::empty()));
     }
     Err(Problem::unavailable("the revocation is stored and takes effect as soon as the CA is back", 10))
+}
+
+/// RFC 8739 §3.1.2: the order of such a certificate is canceled instead.
+async fn require_not_renewed(app: &Shared, record: &CertificateRecord) -> Result<(), Problem> {
+    let Origin::Order { order, .. } = record.origin else { return Ok(()) };
+    let renewed = app.store.order(order).await?.is_some_and(|(order, _)| order.auto_renewal.is_some());
+    if !renewed {
+        return Ok(());
+    }
+    let detail = "the certificate is renewed automatically and can't be revoked here; cancel its order, and it ends soon";
+    Err(Problem::new(ProblemType::AutoRenewalRevocationNotSupported, detail))
 }
 
 async fn state_of(app: &Shared, id: &CertificateId) -> Result<Option<CertificateState>, Problem> {

@@ -8,7 +8,7 @@ use der::asn1::{Any, BitString, Null, Uint};
 use der::oid::ObjectIdentifier;
 use der::{Decode, Encode, Sequence};
 use jose_jwk::{EcCurves, Key, OkpCurves};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use thiserror::Error;
 use x509_cert::spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
 
@@ -62,17 +62,16 @@ pub struct AccountKey {
 }
 
 impl AccountKey {
-    /// Reads a JWK.
+    /// Reads a JWK, given as the members of its JSON object.
     ///
     /// # Errors
     /// See [`JwkError`].
-    pub fn from_value(value: Value) -> Result<Self, JwkError> {
-        if let Value::Object(members) = &value
-            && let Some(private) = PRIVATE_MEMBERS.into_iter().find(|name| members.contains_key(*name))
-        {
+    pub fn from_members(members: Map<String, Value>) -> Result<Self, JwkError> {
+        if let Some(private) = PRIVATE_MEMBERS.into_iter().find(|name| members.contains_key(*name)) {
             return Err(JwkError::Private(private));
         }
-        let key: Key = serde_json::from_value(value).map_err(|why| JwkError::Malformed(why.to_string()))?;
+        let key: Key = serde_json::from_value(Value::Object(members))
+            .map_err(|why| JwkError::Malformed(why.to_string()))?;
         let (algorithm, octets) = match &key {
             Key::Ec(ec) => {
                 let (curve, length) = match ec.crv {
@@ -125,8 +124,8 @@ impl AccountKey {
     /// # Errors
     /// See [`JwkError`].
     pub fn from_json(json: &str) -> Result<Self, JwkError> {
-        let value = serde_json::from_str(json).map_err(|why| JwkError::Malformed(why.to_string()))?;
-        Self::from_value(value)
+        let members = serde_json::from_str(json).map_err(|why| JwkError::Malformed(why.to_string()))?;
+        Self::from_members(members)
     }
 
     /// The account key that a SubjectPublicKeyInfo would be; `None` if its octets can't be read.
@@ -214,9 +213,9 @@ mod tests {
     #[test]
     fn private_members_are_refused_whatever_they_hold() {
         for member in PRIVATE_MEMBERS {
-            let mut value: Value = serde_json::from_str(EXAMPLE).unwrap();
-            value[member] = Value::Null;
-            assert_eq!(AccountKey::from_value(value), Err(JwkError::Private(member)));
+            let mut members: Map<String, Value> = serde_json::from_str(EXAMPLE).unwrap();
+            members.insert(member.to_owned(), Value::Null);
+            assert_eq!(AccountKey::from_members(members), Err(JwkError::Private(member)));
         }
     }
 
@@ -232,6 +231,7 @@ mod tests {
             r#"{"kty":"EC","crv":"P-256","x":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAE","y":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAE"}"#,
             r#"{}"#,
             "[]",
+            r#"["Ed25519", "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"]"#,
         ] {
             assert!(AccountKey::from_json(bad).is_err(), "{bad}");
         }

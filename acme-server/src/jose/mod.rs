@@ -4,18 +4,22 @@
 //! Reading and verifying are apart: [`FlattenedJws::parse`] gives a value whose payload can't be reached before
 //! [`FlattenedJws::verify`] was given the key.
 
+mod account_keys;
 mod algorithm;
 mod jwk;
+mod mac;
 mod unique;
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use thiserror::Error;
 
+pub(crate) use account_keys::AccountKeys;
 pub use algorithm::Algorithm;
 pub use jwk::{AccountKey, JwkError};
+pub use mac::{BadMac, MacAlgorithm, MacError, MacJws};
 
 /// Why a body is no JWS that we can work with; the subscriber's client acts.
 #[derive(Debug, Error)]
@@ -90,7 +94,7 @@ struct Members {
     alg: String,
     url: String,
     nonce: Option<String>,
-    jwk: Option<Value>,
+    jwk: Option<Map<String, Value>>,
     kid: Option<String>,
 }
 
@@ -104,24 +108,8 @@ impl FlattenedJws {
     /// See [`JwsError`].
     pub fn parse(body: &[u8]) -> Result<Self, JwsError> {
         let outer = unique::object(body).map_err(|why| JwsError::NotFlattened(why.to_string()))?;
-        for name in ["header", "signatures"] {
-            if outer.contains_key(name) {
-                return Err(JwsError::MemberNotAllowed(name));
-            }
-        }
-        let text = |name: &'static str| match outer.get(name) {
-            Some(Value::String(text)) => Ok(text.as_str()),
-            _ => Err(JwsError::NotFlattened(format!("the member '{name}' must be a string"))),
-        };
-        let (protected, payload, signature) = (text("protected")?, text("payload")?, text("signature")?);
-        let decode =
-            |name, text: &str| BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|_| JwsError::NotBase64Url(name));
-        Ok(Self {
-            header: ProtectedHeader::parse(&decode("protected", protected)?)?,
-            payload: decode("payload", payload)?,
-            signature: decode("signature", signature)?,
-            signing_input: [protected.as_bytes(), b".", payload.as_bytes()].concat(),
-        })
+        let Parts { protected, payload, signature, signing_input } = Parts::read(&outer)?;
+        Ok(Self { header: ProtectedHeader::parse(&protected)?, payload, signature, signing_input })
     }
 
     /// The protected header. Nothing in it is proven before [`FlattenedJws::verify`].
@@ -143,7 +131,7 @@ impl FlattenedJws {
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {
         let header = &self.header;
-        let mut members = serde_json::Map::new();
+        let mut members = Map::new();
         members.insert("alg".into(), header.algorithm.name().into());
         members.insert("url".into(), header.url.clone().into());
         if let Some(nonce) = &header.nonce {
@@ -154,11 +142,43 @@ impl FlattenedJws {
             KeyReference::Jwk(key) => members.insert("jwk".into(), key.to_value()),
         };
         let encode = |bytes: &[u8]| Value::from(BASE64_URL_SAFE_NO_PAD.encode(bytes));
-        let mut outer = serde_json::Map::new();
+        let mut outer = Map::new();
         outer.insert("protected".into(), encode(Value::Object(members).to_string().as_bytes()));
         outer.insert("payload".into(), encode(&self.payload));
         outer.insert("signature".into(), encode(&self.signature));
         Value::Object(outer).to_string().into_bytes()
+    }
+}
+
+/// The three members of a flattened JWS, decoded, and what the signature is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Parts {
+    protected: Vec<u8>,
+    payload: Vec<u8>,
+    signature: Vec<u8>,
+    signing_input: Vec<u8>,
+}
+
+impl Parts {
+    fn read(outer: &Map<String, Value>) -> Result<Self, JwsError> {
+        for name in ["header", "signatures"] {
+            if outer.contains_key(name) {
+                return Err(JwsError::MemberNotAllowed(name));
+            }
+        }
+        let text = |name: &'static str| match outer.get(name) {
+            Some(Value::String(text)) => Ok(text.as_str()),
+            _ => Err(JwsError::NotFlattened(format!("the member '{name}' must be a string"))),
+        };
+        let (protected, payload, signature) = (text("protected")?, text("payload")?, text("signature")?);
+        let decode =
+            |name, text: &str| BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|_| JwsError::NotBase64Url(name));
+        Ok(Self {
+            protected: decode("protected", protected)?,
+            payload: decode("payload", payload)?,
+            signature: decode("signature", signature)?,
+            signing_input: [protected.as_bytes(), b".", payload.as_bytes()].concat(),
+        })
     }
 }
 
@@ -175,7 +195,7 @@ impl ProtectedHeader {
         let algorithm = Algorithm::from_name(&members.alg)
             .ok_or_else(|| JwsError::UnknownAlgorithm(shown(&members.alg)))?;
         let key = match (members.jwk, members.kid) {
-            (Some(jwk), None) => KeyReference::Jwk(AccountKey::from_value(jwk)?),
+            (Some(jwk), None) => KeyReference::Jwk(AccountKey::from_members(jwk)?),
             (None, Some(kid)) => KeyReference::Kid(kid),
             _ => return Err(JwsError::JwkXorKid),
         };

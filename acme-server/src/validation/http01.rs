@@ -146,6 +146,10 @@ async fn get_from(
             ValidationFailure::new(FailureKind::IncorrectResponse, detail)
         })?,
         Identifier::Ip(host) => ServerName::from(*host),
+        Identifier::PermanentIdentifier(_) | Identifier::HardwareModule(_) => {
+            let detail = format!("'{}' is no host", url.host);
+            return Err(ValidationFailure::new(FailureKind::IncorrectResponse, detail));
+        }
     };
     let stream = run.handshake(address, &connector, name, stream).await?;
     exchange(&run, address, &url, stream).await

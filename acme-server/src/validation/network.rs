@@ -21,7 +21,7 @@ use super::egress::{Denied, Egress};
 use super::race::{self, Pace};
 use super::redirect::Ports;
 use super::resolver::{Addresses, Resolver};
-use super::{Prober, dns01, http01, tls, tls_alpn01};
+use super::{Prober, caa, dns01, http01, tls, tls_alpn01};
 
 /// So many addresses of each family are tried.
 const MAX_PER_FAMILY: usize = 4;
@@ -129,6 +129,10 @@ impl NetworkProber {
         let Addresses { found, problem } = match host {
             Identifier::Ip(address) => Addresses { found: vec![*address], problem: None },
             Identifier::Dns(name) => self.resolver.addresses(name, label, run.deadline).await?,
+            Identifier::PermanentIdentifier(_) | Identifier::HardwareModule(_) => {
+                let detail = format!("'{host}' is no host that can be looked for");
+                return Err(ValidationFailure::new(FailureKind::RejectedIdentifier, detail));
+            }
         };
         let mut addresses: Vec<SocketAddr> = Vec::new();
         let mut denied = Vec::new();
@@ -186,6 +190,7 @@ impl Prober for NetworkProber {
                 Probe::TlsAlpn { host, server_name } => {
                     tls_alpn01::fetch(self, &run, &host, &server_name).await
                 }
+                Probe::Caa { name } => caa::fetch(&self.resolver, &name, run.deadline).await,
             };
             Observed { addresses: run.addresses(), answer }
         })

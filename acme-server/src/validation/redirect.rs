@@ -59,9 +59,8 @@ impl Url {
     /// scheme's own.
     pub fn host_header(&self) -> String {
         let host = match &self.host {
-            Identifier::Dns(name) => name.to_string(),
-            Identifier::Ip(IpAddr::V4(address)) => address.to_string(),
             Identifier::Ip(IpAddr::V6(address)) => format!("[{address}]"),
+            other => other.value(),
         };
         match (self.scheme, self.port) {
             (Scheme::Http, 80) | (Scheme::Https, 443) => host,

@@ -5,20 +5,21 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use ca_core::acme::challenge::{FailureKind, ValidationFailure};
+use ca_core::acme::caa::CaaRecord;
+use ca_core::acme::challenge::{Answer, FailureKind, ValidationFailure};
 use ca_core::pkix::identifier::DnsName;
+use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{
     ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
 };
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::net::{DnsError, NetError, NoRecords};
 use tokio::time::{Instant, timeout, timeout_at};
 
-/// So many TXT values are looked at, of so many octets each: a digest has 43.
+/// So many TXT values are looked at.
 const MAX_TXT_VALUES: usize = 100;
-const MAX_TXT_OCTETS: usize = 512;
 /// A name has at most so many aliases; the resolver follows fewer.
 const MAX_ALIASES: usize = 16;
 /// So long the addresses of one family wait for those of the other, RFC 8305 §3.
@@ -111,11 +112,60 @@ impl Resolver {
         }
         match self.lookup(name, RecordType::TXT, deadline).await {
             Ok(records) => Ok(records.iter().filter_map(text).take(MAX_TXT_VALUES).collect()),
-            Err(Failed::Empty { .. }) => Ok(Vec::new()),
+            Err(Failed::Empty(_)) => Ok(Vec::new()),
             Err(Failed::Broken(why)) => Err(ValidationFailure::new(
                 FailureKind::Dns,
                 format!("the look-up of TXT records at {name} failed: {why}"),
             )),
+        }
+    }
+
+    /// The CAA records of `name` or, if it is an alias, of the name that it stands for; none for NODATA and NXDOMAIN.
+    ///
+    /// None are left out: records that can't be read, an answer that does not fit, and aliases without an end are
+    /// failures, since a record that forbids to issue must not be overlooked.
+    ///
+    /// # Errors
+    /// A sentence on what went wrong, of kind `dns`.
+    pub async fn caa(&self, name: &str, deadline: Instant) -> Result<Vec<CaaRecord>, ValidationFailure> {
+        // RFC 6761 §6.3: queries for localhost names are not sent.
+        if is_localhost(name) {
+            return Ok(Vec::new());
+        }
+        let why = match self.lookup(name, RecordType::CAA, deadline).await {
+            Ok(records) => return Ok(records.iter().filter_map(caa).collect()),
+            Err(Failed::Broken(why)) => why,
+            Err(Failed::Empty(none)) => match self.doubt(name, none, deadline).await {
+                None => return Ok(Vec::new()),
+                Some(why) => why,
+            },
+        };
+        let detail = format!("the look-up of CAA records at {name} failed: {why}");
+        Err(ValidationFailure::new(FailureKind::Dns, detail))
+    }
+
+    /// Why an answer without records does not mean that there are none, if it does not.
+    async fn doubt(&self, name: &str, none: Option<Box<NoRecords>>, deadline: Instant) -> Option<String> {
+        let Some(none) = none else { return Some("the resolver's answer does not fit the question".into()) };
+        if !matches!(none.response_code, ResponseCode::NoError | ResponseCode::NXDomain) {
+            return Some(answered(none.response_code));
+        }
+        if none.ns.is_some() && none.soa.is_none() {
+            return Some("the resolver refers to other servers and does not ask them itself".into());
+        }
+        let last = none.query.name().to_ascii();
+        let last = last.trim_end_matches('.');
+        if last.eq_ignore_ascii_case(name) {
+            return None;
+        }
+        // What is not there belongs to an alias. Too long a chain of aliases ends in the same way as one whose end has
+        // no records, and only this tells them apart.
+        match self.lookup(last, RecordType::CNAME, deadline).await {
+            Ok(_) => {
+                Some(format!("it is an alias, and {last} is one still, further than aliases are followed"))
+            }
+            Err(Failed::Empty(_)) => None,
+            Err(Failed::Broken(why)) => Some(why),
         }
     }
 
@@ -129,11 +179,11 @@ impl Resolver {
         let limit = deadline.min(Instant::now() + self.limit);
         match timeout_at(limit, resolver.lookup(query.clone(), kind)).await {
             Ok(Ok(lookup)) => match owned_by(&query, lookup.answers(), kind) {
-                data if data.is_empty() => Err(Failed::Empty { exists: true }),
+                data if data.is_empty() => Err(Failed::Empty(None)),
                 data => Ok(data),
             },
-            Ok(Err(error)) if error.is_no_records_found() => {
-                Err(Failed::Empty { exists: !error.is_nx_domain() })
+            Ok(Err(NetError::Dns(DnsError::NoRecordsFound(none)))) => {
+                Err(Failed::Empty(Some(Box::new(none))))
             }
             Ok(Err(error)) => Err(Failed::Broken(describe(&error))),
             Err(_) => Err(Failed::Broken("no resolver answered in time".into())),
@@ -144,8 +194,8 @@ impl Resolver {
 /// Why a look-up gave no records.
 #[derive(Debug)]
 enum Failed {
-    /// The answer is that there are none: NODATA if the name exists, NXDOMAIN if not.
-    Empty { exists: bool },
+    /// The answer is that there are none; which answer, if the resolver said so itself.
+    Empty(Option<Box<NoRecords>>),
     /// There is no answer.
     Broken(String),
 }
@@ -167,12 +217,13 @@ fn merge(name: &str, v6: Looked, v4: Looked) -> Result<Addresses, ValidationFail
         (Ok(v6), Ok(v4)) => (v6, v4, None),
         (Ok(v6), Err(failed)) => (v6, Vec::new(), failed.problem("A")),
         (Err(failed), Ok(v4)) => (Vec::new(), v4, failed.problem("AAAA")),
-        (Err(Failed::Empty { exists: false }), Err(Failed::Empty { .. }))
-        | (Err(Failed::Empty { .. }), Err(Failed::Empty { exists: false })) => {
-            return fail(format!("{name} does not exist in the DNS (NXDOMAIN)"));
-        }
-        (Err(Failed::Empty { .. }), Err(Failed::Empty { .. })) => {
-            return fail(format!("{name} has neither an A nor an AAAA record"));
+        (Err(Failed::Empty(v6)), Err(Failed::Empty(v4))) => {
+            let mut codes = [v6, v4].into_iter().flatten().map(|none| none.response_code);
+            return fail(if codes.any(|code| code == ResponseCode::NXDomain) {
+                format!("{name} does not exist in the DNS (NXDOMAIN)")
+            } else {
+                format!("{name} has neither an A nor an AAAA record")
+            });
         }
         (Err(v6), Err(v4)) => {
             let problems: Vec<_> = [v6.problem("AAAA"), v4.problem("A")].into_iter().flatten().collect();
@@ -192,7 +243,7 @@ fn merge(name: &str, v6: Looked, v4: Looked) -> Result<Addresses, ValidationFail
 impl Failed {
     fn problem(self, kind: &str) -> Option<String> {
         match self {
-            Self::Empty { .. } => None,
+            Self::Empty(_) => None,
             Self::Broken(why) => Some(format!("the look-up of its {kind} records failed: {why}")),
         }
     }
@@ -258,14 +309,21 @@ fn address(data: &RData) -> Option<IpAddr> {
 
 fn text(data: &RData) -> Option<Vec<u8>> {
     let RData::TXT(text) = data else { return None };
-    Some(text.txt_data.iter().flat_map(|part| part.iter().copied()).take(MAX_TXT_OCTETS).collect())
+    Some(text.txt_data.iter().flat_map(|part| part.iter().copied()).take(Answer::MAX_TXT).collect())
+}
+
+fn caa(data: &RData) -> Option<CaaRecord> {
+    let RData::CAA(caa) = data else { return None };
+    Some(CaaRecord { flags: caa.flags(), tag: caa.tag.clone(), value: caa.value.clone() })
+}
+
+fn answered(code: ResponseCode) -> String {
+    format!("the resolver answered {}", code.to_str().replace('\'', ""))
 }
 
 fn describe(error: &NetError) -> String {
     match error {
-        NetError::Dns(DnsError::ResponseCode(code)) => {
-            format!("the resolver answered {}", code.to_str().replace('\'', ""))
-        }
+        NetError::Dns(DnsError::ResponseCode(code)) => answered(*code),
         NetError::Timeout => "no resolver answered in time".into(),
         NetError::Io(_) | NetError::NoConnections => "the resolver can't be reached".into(),
         NetError::Busy => "the resolver is busy".into(),

@@ -2,11 +2,11 @@
 
 use ca_core::acme::Account;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::links::Links;
 
-/// newAccount, §7.3. An externalAccountBinding that we did not ask for is ignored.
+/// newAccount, §7.3.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct NewAccount {
@@ -16,6 +16,8 @@ pub(crate) struct NewAccount {
     pub(crate) terms_of_service_agreed: Option<bool>,
     #[serde(default)]
     pub(crate) only_return_existing: Option<bool>,
+    #[serde(default)]
+    pub(crate) external_account_binding: Option<Map<String, Value>>,
 }
 
 /// An account update, §7.3.2, or its deactivation, §7.3.6.
@@ -33,7 +35,7 @@ pub(crate) struct AccountUpdate {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct KeyChange {
     pub(crate) account: String,
-    pub(crate) old_key: Value,
+    pub(crate) old_key: Map<String, Value>,
 }
 
 #[derive(Debug, Serialize)]
@@ -44,6 +46,9 @@ pub(crate) struct AccountBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     terms_of_service_agreed: Option<bool>,
     orders: String,
+    /// As the client sent it, §7.3.4.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    external_account_binding: Option<Value>,
 }
 
 impl AccountBody {
@@ -53,6 +58,10 @@ impl AccountBody {
             contact: account.contacts.clone(),
             terms_of_service_agreed: account.terms_agreed_at.map(|_| true),
             orders: links.orders(account.id),
+            external_account_binding: account
+                .external_account
+                .as_ref()
+                .and_then(|binding| serde_json::from_str(&binding.jws).ok()),
         }
     }
 }

@@ -3,7 +3,9 @@
 pub(crate) mod account;
 pub(crate) mod authorization;
 pub(crate) mod directory;
+pub(crate) mod object;
 pub(crate) mod order;
+pub(crate) mod renewal_info;
 pub(crate) mod revocation;
 
 use base64::Engine;
@@ -14,16 +16,39 @@ use serde::{Deserialize, Deserializer, Serialize};
 /// An identifier, [RFC 8555 §9.7.7](https://www.rfc-editor.org/rfc/rfc8555#section-9.7.7).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdentifierBody {
-    /// `dns` or `ip`, if it is one that we know.
+    /// `dns`, `ip`, `permanent-identifier` or `hardware-module`, if it is one that we know.
     #[serde(rename = "type")]
     pub kind: String,
-    /// The name or address.
+    /// The name, the address, or what the device is called.
     pub value: String,
+}
+
+/// An identifier as newOrder and newAuthz name it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct AskedIdentifier {
+    #[serde(rename = "type")]
+    pub(crate) kind: String,
+    pub(crate) value: String,
+    /// In newOrder: a domain above it that the client can prove instead, RFC 9444 §4.3.
+    #[serde(default)]
+    pub(crate) ancestor_domain: Option<String>,
+    /// In newAuthz: whether the authorization is to serve every name below it, RFC 9444 §4.2.
+    #[serde(default)]
+    pub(crate) subdomain_auth_allowed: bool,
+}
+
+impl AskedIdentifier {
+    /// The part of it that a message about it shows, shortened.
+    pub(crate) fn shown(&self) -> IdentifierBody {
+        let short = |text: &str| text.chars().take(260).collect();
+        IdentifierBody { kind: short(&self.kind), value: short(&self.value) }
+    }
 }
 
 impl From<&Identifier> for IdentifierBody {
     fn from(identifier: &Identifier) -> Self {
-        Self { kind: identifier.kind().to_owned(), value: identifier.to_string() }
+        Self { kind: identifier.kind().to_owned(), value: identifier.value() }
     }
 }
 

@@ -33,6 +33,21 @@ proptest! {
     }
 
     #[test]
+    fn a_binding_with_any_header_is_read_without_a_panic(header in "\\{(\"(alg|kid|url|nonce|jwk|b64)\":(1|null|\"(HS256|HS512|[a-z]{0,5})\"|\\{\\}),?){0,5}\\}", tag in vec(any::<u8>(), 0..70)) {
+        let encode = crate::support::key::base64url;
+        let binding = json!({"protected": encode(header.as_bytes()), "payload": "e30", "signature": encode(&tag)});
+        fuzz::binding(binding.to_string().as_bytes());
+    }
+
+    #[test]
+    fn a_binding_with_any_mac_is_read_and_does_not_verify(alg in "HS(256|384|512)", tag in vec(any::<u8>(), 0..70)) {
+        let encode = crate::support::key::base64url;
+        let header = json!({"alg": alg, "kid": "k", "url": "https://ca.test/x"}).to_string();
+        let binding = json!({"protected": encode(header.as_bytes()), "payload": "e30", "signature": encode(&tag)});
+        fuzz::binding(binding.to_string().as_bytes());
+    }
+
+    #[test]
     fn a_jwk_with_changed_octets_is_read_without_a_panic(changes in vec((any::<prop::sample::Index>(), any::<u8>()), 0..6)) {
         let example = r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
         let mut data = example.as_bytes().to_vec();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use acme_server::sealing::SealingKey;
 use acme_server::{Config, Deps, Metrics, Service};
 
 use crate::support::{Ca, open_config};
@@ -21,6 +22,8 @@ async fn a_directory_without_a_validator_is_refused() {
         store: ca.store.clone(),
         clock: ca.clock.clone(),
         validators: BTreeMap::new(),
+        profiles: Vec::new(),
+        sealing_key: SealingKey::generate().unwrap(),
         metrics: Metrics::default(),
     };
     assert_eq!(Service::new(deps).unwrap_err().key, "acme.directories.default");

@@ -1,12 +1,14 @@
 //! ACME accounts, RFC 8555 §7.1.2 and §7.3.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::acme::DirectoryName;
-use crate::id::AccountId;
+use crate::acme::rate_limit::{Allowance, Limit};
+use crate::id::{AccountId, ExternalAccountId};
 use crate::store::Version;
 use crate::time::Timestamp;
 
@@ -56,18 +58,36 @@ pub struct Account {
     pub directory: DirectoryName,
     /// Names its key; unique within the directory.
     pub thumbprint: Thumbprint,
+    /// The keys that it had before, the oldest first: a persistent DNS record may still be made with one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former_keys: Vec<Thumbprint>,
     /// Its public key as a JWK in JSON, with only the members that RFC 7638 requires.
     pub jwk: String,
     /// Contact URLs, `mailto:` or others that the directory admits.
     pub contacts: Vec<String>,
     /// When it agreed to the terms of service.
     pub terms_agreed_at: Option<Timestamp>,
+    /// What it was bound to when it was created; never changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external_account: Option<ExternalAccountBinding>,
+    /// What it is limited to where that is not what its directory says.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub limits: BTreeMap<Limit, Allowance>,
     /// Valid, or ended.
     pub state: AccountState,
     /// When it came to be.
     pub created_at: Timestamp,
     /// Counts its changes.
     pub version: Version,
+}
+
+/// The external account that an account is bound to, RFC 8555 §7.3.4. A stored type.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExternalAccountBinding {
+    /// Which.
+    pub id: ExternalAccountId,
+    /// The binding as the client sent it, a JWS in JSON, since account objects show it.
+    pub jws: String,
 }
 
 /// Whether an account can be used, RFC 8555 §7.1.6.
@@ -126,7 +146,21 @@ impl Account {
     /// The account under another key, RFC 8555 §7.3.5.
     #[must_use]
     pub fn with_key(&self, jwk: String, thumbprint: Thumbprint) -> Self {
-        Self { jwk, thumbprint, ..self.clone() }
+        let mut former_keys = self.former_keys.clone();
+        former_keys.retain(|former| *former != thumbprint && *former != self.thumbprint);
+        former_keys.push(self.thumbprint);
+        Self { jwk, thumbprint, former_keys, ..self.clone() }
+    }
+
+    /// The account with a limit of its own, or with its directory's again.
+    #[must_use]
+    pub fn with_limit(&self, limit: Limit, allowance: Option<Allowance>) -> Self {
+        let mut limits = self.limits.clone();
+        match allowance {
+            Some(allowance) => limits.insert(limit, allowance),
+            None => limits.remove(&limit),
+        };
+        Self { limits, ..self.clone() }
     }
 
     /// The account, ended by its holder, RFC 8555 §7.3.6. An account that has ended stays as it is.

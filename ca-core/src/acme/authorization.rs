@@ -4,9 +4,12 @@ use rand_core::CryptoRng;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::acme::challenge::{Attempt, Challenge, ChallengeState, ChallengeType, ValidationFailure};
-use crate::id::{AccountId, AuthorizationId};
+use crate::acme::admission::Admission;
+use crate::acme::challenge::{Attempt, Challenge, ChallengeState, ChallengeType, Proven, ValidationFailure};
+use crate::id::{AccountId, AuthorizationId, ExternalAccountId};
+use crate::pkix::csr::CsrError;
 use crate::pkix::identifier::Identifier;
+use crate::pkix::public_key::{KeyHash, PublicKey};
 use crate::store::Version;
 use crate::time::Timestamp;
 
@@ -21,6 +24,9 @@ pub struct Authorization {
     pub identifier: Identifier,
     /// Whether it is about every name one label below `identifier` instead of `identifier` itself.
     pub wildcard: bool,
+    /// Whether it is about every name below `identifier`, at any depth, as well: RFC 9444 §4.1.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub subdomains: bool,
     /// How far it got.
     pub state: AuthorizationState,
     /// The ways to prove control, one of which suffices.
@@ -45,6 +51,13 @@ pub enum AuthorizationState {
         validated_at: Timestamp,
         /// By which challenge.
         by: ChallengeType,
+    },
+    /// No challenge was needed: the operator trusts the account's external account with the name.
+    Trusted {
+        /// Since when.
+        at: Timestamp,
+        /// Which external account vouches for the name.
+        external_account: ExternalAccountId,
     },
     /// A challenge failed.
     Invalid {
@@ -116,30 +129,63 @@ pub enum Accepted {
 }
 
 impl Authorization {
-    /// A new authorization for one identifier of an order, with those of the `offered` challenges that can prove it.
+    /// A new authorization for one identifier of an order: with those of the challenges offered that can prove it, or
+    /// born valid, without any, if the account is trusted with the name.
     pub fn generate(
         account: AccountId,
         ordered: &Identifier,
-        offered: &[ChallengeType],
+        admission: &Admission<'_>,
         now: Timestamp,
         expires_at: Timestamp,
         rng: &mut (impl CryptoRng + ?Sized),
     ) -> Self {
+        if let Some(external_account) = admission.trusts(ordered) {
+            return Self {
+                id: AuthorizationId::generate(now, rng),
+                account,
+                identifier: ordered.base(),
+                wildcard: ordered.is_wildcard(),
+                subdomains: false,
+                state: AuthorizationState::Trusted { at: now, external_account },
+                challenges: Vec::new(),
+                created_at: now,
+                // Trust ends with what it rests on.
+                expires_at: admission.expires_at().map_or(expires_at, |ends| ends.min(expires_at)),
+                version: Version::NEW,
+            };
+        }
         Self {
             id: AuthorizationId::generate(now, rng),
             account,
             identifier: ordered.base(),
             wildcard: ordered.is_wildcard(),
+            subdomains: false,
             state: AuthorizationState::Pending,
-            challenges: offered
-                .iter()
+            challenges: admission
+                .challenges()
+                .into_iter()
                 .filter(|kind| kind.proves(ordered))
-                .map(|kind| Challenge::generate(*kind, rng))
+                .map(|kind| Challenge::generate(kind, rng))
                 .collect(),
             created_at: now,
             expires_at,
             version: Version::NEW,
         }
+    }
+
+    /// A new authorization for a domain and every name below it, RFC 9444 §4.1: proven in the DNS alone, which whoever
+    /// runs the zone controls for all of them.
+    pub fn for_subdomains(
+        account: AccountId,
+        domain: &Identifier,
+        admission: &Admission<'_>,
+        now: Timestamp,
+        expires_at: Timestamp,
+        rng: &mut (impl CryptoRng + ?Sized),
+    ) -> Self {
+        let mut authorization = Self::generate(account, &domain.base(), admission, now, expires_at, rng);
+        authorization.challenges.retain(|challenge| challenge.kind.is_dns());
+        Self { subdomains: true, ..authorization }
     }
 
     /// The status at `now`.
@@ -149,17 +195,34 @@ impl Authorization {
             AuthorizationState::Deactivated { .. } => AuthorizationStatus::Deactivated,
             AuthorizationState::Revoked { .. } => AuthorizationStatus::Revoked,
             AuthorizationState::Invalid { .. } => AuthorizationStatus::Invalid,
-            AuthorizationState::Pending | AuthorizationState::Valid { .. } if self.expires_at <= now => {
+            AuthorizationState::Pending
+            | AuthorizationState::Valid { .. }
+            | AuthorizationState::Trusted { .. }
+                if self.expires_at <= now =>
+            {
                 AuthorizationStatus::Expired
             }
             AuthorizationState::Pending => AuthorizationStatus::Pending,
-            AuthorizationState::Valid { .. } => AuthorizationStatus::Valid,
+            AuthorizationState::Valid { .. } | AuthorizationState::Trusted { .. } => {
+                AuthorizationStatus::Valid
+            }
         }
+    }
+
+    /// Whether no challenge was needed for it.
+    #[must_use]
+    pub const fn is_trusted(&self) -> bool {
+        matches!(self.state, AuthorizationState::Trusted { .. })
     }
 
     /// Whether this authorization is about `identifier` as an order names it.
     #[must_use]
     pub fn covers(&self, ordered: &Identifier) -> bool {
+        if let (true, Identifier::Dns(domain), Identifier::Dns(name)) =
+            (self.subdomains, &self.identifier, ordered)
+        {
+            return name.is_within(domain);
+        }
         self.wildcard == ordered.is_wildcard() && self.identifier == ordered.base()
     }
 
@@ -190,33 +253,63 @@ impl Authorization {
         &self,
         kind: ChallengeType,
         attempts: Vec<Attempt>,
-        outcome: Result<(), ValidationFailure>,
+        outcome: Result<Proven, ValidationFailure>,
         now: Timestamp,
     ) -> Self {
         if self.state != AuthorizationState::Pending {
             return self.clone();
         }
-        let (challenge, state) = match outcome {
-            Ok(()) => (
-                ChallengeState::Valid { validated_at: now, attempts },
+        let (challenge, state, until) = match outcome {
+            Ok(Proven { until, attested_key }) => (
+                ChallengeState::Valid { validated_at: now, attempts, attested_key },
                 AuthorizationState::Valid { validated_at: now, by: kind },
+                until,
             ),
             Err(failure) => (
                 ChallengeState::Invalid { failed_at: now, failure, attempts },
                 AuthorizationState::Invalid { failed_at: now },
+                None,
             ),
         };
-        Self { state, ..self.with_challenge(kind, challenge) }
+        let expires_at = until.map_or(self.expires_at, |until| until.min(self.expires_at));
+        Self { state, expires_at, ..self.with_challenge(kind, challenge) }
     }
 
     /// The authorization, given up by its account, RFC 8555 §7.5.2. One that has ended stays as it is.
     #[must_use]
     pub fn deactivated(&self, now: Timestamp) -> Self {
         match self.state {
-            AuthorizationState::Pending | AuthorizationState::Valid { .. } => {
+            AuthorizationState::Pending
+            | AuthorizationState::Valid { .. }
+            | AuthorizationState::Trusted { .. } => {
                 Self { state: AuthorizationState::Deactivated { at: now }, ..self.clone() }
             }
             _ => self.clone(),
+        }
+    }
+
+    /// The authorization, taken away by an administrator. One that has ended stays as it is.
+    #[must_use]
+    pub fn revoked(&self, now: Timestamp) -> Self {
+        match self.state {
+            AuthorizationState::Pending
+            | AuthorizationState::Valid { .. }
+            | AuthorizationState::Trusted { .. } => {
+                Self { state: AuthorizationState::Revoked { at: now }, ..self.clone() }
+            }
+            AuthorizationState::Invalid { .. }
+            | AuthorizationState::Deactivated { .. }
+            | AuthorizationState::Revoked { .. } => self.clone(),
+        }
+    }
+
+    /// The key that a device attested when it proved this authorization: no other may be certified by it.
+    #[must_use]
+    pub fn attested_key(&self) -> Option<KeyHash> {
+        let AuthorizationState::Valid { by, .. } = self.state else { return None };
+        match self.challenge(by)?.state {
+            ChallengeState::Valid { attested_key, .. } => attested_key,
+            _ => None,
         }
     }
 
@@ -231,5 +324,21 @@ impl Authorization {
             challenge.state = state.clone();
         }
         next
+    }
+}
+
+/// Whether `key` is the one that devices attested wherever they proved one of these authorizations, by which the
+/// certificate's key is bound to the device (draft-ietf-acme-device-attest-10 §8).
+///
+/// # Errors
+/// [`CsrError::NotAttested`] with the device.
+pub fn require_attested_key(authorizations: &[Authorization], key: &PublicKey) -> Result<(), CsrError> {
+    let hash = key.hash();
+    let other = |authorization: &&Authorization| {
+        authorization.attested_key().is_some_and(|attested| attested != hash)
+    };
+    match authorizations.iter().find(other) {
+        Some(authorization) => Err(CsrError::NotAttested(authorization.identifier.clone())),
+        None => Ok(()),
     }
 }

@@ -14,8 +14,10 @@ use rand_core::CryptoRng;
 use serde::{Deserialize, Serialize};
 
 use crate::acme::account::Thumbprint;
-use crate::pkix::identifier::Identifier;
-use crate::pkix::public_key::sha256;
+use crate::acme::caa::{CaaFinding, RelevantSet};
+use crate::acme::persist;
+use crate::pkix::identifier::{DnsName, Identifier};
+use crate::pkix::public_key::{KeyHash, sha256};
 use crate::time::Timestamp;
 
 /// The kinds of challenge that we offer.
@@ -30,28 +32,60 @@ pub enum ChallengeType {
     /// A self-signed certificate in a TLS handshake with ALPN `acme-tls/1`, RFC 8737.
     #[serde(rename = "tls-alpn-01")]
     TlsAlpn01,
+    /// A TXT record whose name is the account's own, draft-ietf-acme-dns-account-label-03.
+    #[serde(rename = "dns-account-01")]
+    DnsAccount01,
+    /// A TXT record that stands for long, draft-ietf-acme-dns-persist-02: see [`crate::acme::persist`].
+    #[serde(rename = "dns-persist-01")]
+    DnsPersist01,
+    /// A statement of the device about its identity and its key, draft-ietf-acme-device-attest-10: see
+    /// [`crate::acme::attestation`].
+    #[serde(rename = "device-attest-01")]
+    DeviceAttest01,
 }
 
 impl ChallengeType {
     /// Every kind, in the order in which we offer them.
-    pub const ALL: [Self; 3] = [Self::Http01, Self::Dns01, Self::TlsAlpn01];
+    pub const ALL: [Self; 6] = [
+        Self::Http01,
+        Self::Dns01,
+        Self::TlsAlpn01,
+        Self::DnsAccount01,
+        Self::DnsPersist01,
+        Self::DeviceAttest01,
+    ];
 
-    /// The name in RFC 8555 and RFC 8737.
+    /// Those offered unless configuration says otherwise: the others confuse clients that don't know them.
+    pub const USUAL: [Self; 3] = [Self::Http01, Self::Dns01, Self::TlsAlpn01];
+
+    /// The name in RFC 8555, RFC 8737 and the drafts.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Http01 => "http-01",
             Self::Dns01 => "dns-01",
             Self::TlsAlpn01 => "tls-alpn-01",
+            Self::DnsAccount01 => "dns-account-01",
+            Self::DnsPersist01 => "dns-persist-01",
+            Self::DeviceAttest01 => "device-attest-01",
         }
+    }
+
+    /// Whether what proves control stands in the DNS.
+    #[must_use]
+    pub const fn is_dns(self) -> bool {
+        matches!(self, Self::Dns01 | Self::DnsAccount01 | Self::DnsPersist01)
     }
 
     /// Whether this kind can prove control of `identifier` (RFC 8555 §7.4.1, RFC 8738 §7).
     #[must_use]
     pub fn proves(self, identifier: &Identifier) -> bool {
         match self {
-            Self::Http01 | Self::TlsAlpn01 => !identifier.is_wildcard(),
-            Self::Dns01 => matches!(identifier, Identifier::Dns(_)),
+            Self::Http01 | Self::TlsAlpn01 => !identifier.is_wildcard() && !identifier.is_device(),
+            Self::Dns01 | Self::DnsAccount01 | Self::DnsPersist01 => {
+                matches!(identifier, Identifier::Dns(_))
+            }
+            Self::DeviceAttest01 => identifier.is_device(),
         }
     }
 }
@@ -120,6 +154,46 @@ impl KeyAuthorization {
     }
 }
 
+/// The account that claims to control an identifier, as challenges know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claimant {
+    /// Names its key.
+    pub thumbprint: Thumbprint,
+    /// The keys it had before, the oldest first.
+    pub former: Vec<Thumbprint>,
+    /// Its URL.
+    pub account_url: String,
+    /// What the hashed URIs of accounts in its directory begin with.
+    pub account_hash_prefix: String,
+    /// The names by which a persistent record can name this CA.
+    pub issuer_domain_names: Vec<DnsName>,
+}
+
+impl Claimant {
+    /// The label that is the account's own, draft-ietf-acme-dns-account-label-03: `_` and the first ten octets of
+    /// SHA-256 of its URL in base32 (RFC 4648 §6, lower case).
+    #[must_use]
+    pub fn label(&self) -> String {
+        const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+        let hash = sha256(self.account_url.as_bytes());
+        let bits = hash[..10].iter().fold(0_u128, |bits, octet| (bits << 8) | u128::from(*octet));
+        let characters = (0..16).rev().map(|group| {
+            let index = usize::try_from((bits >> (5 * group)) & 31).unwrap_or(0);
+            char::from(ALPHABET[index])
+        });
+        std::iter::once('_').chain(characters).collect()
+    }
+}
+
+/// What a challenge that succeeded proves, beside control now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Proven {
+    /// Until when it may be relied on, where what was seen says so.
+    pub until: Option<Timestamp>,
+    /// The only key that may be certified by it, where a device has attested one.
+    pub attested_key: Option<KeyHash>,
+}
+
 /// One challenge of an authorization. A stored type: changing it needs a migration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Challenge {
@@ -149,6 +223,9 @@ pub enum ChallengeState {
         validated_at: Timestamp,
         /// What was tried, oldest first.
         attempts: Vec<Attempt>,
+        /// The only key that may be certified by it, where a device has attested one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        attested_key: Option<KeyHash>,
     },
     /// Control is not proven; the client needs a new authorization.
     Invalid {
@@ -170,6 +247,9 @@ pub struct Attempt {
     pub addresses: Vec<String>,
     /// Why it failed; `None` if it succeeded.
     pub failure: Option<ValidationFailure>,
+    /// What the name's CAA records said; `None` if nobody looked, as in a directory that does not ask for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caa: Option<CaaFinding>,
 }
 
 /// Why validation failed, in words for the requester. Holds at most 64 escaped bytes of what the far side sent.
@@ -210,6 +290,12 @@ pub enum FailureKind {
     Unauthorized,
     /// Egress policy forbids to look there.
     RejectedIdentifier,
+    /// CAA records forbid the CA to issue, RFC 8659.
+    Caa,
+    /// What was found does not follow its grammar.
+    Malformed,
+    /// A device's attestation statement is not acceptable.
+    BadAttestationStatement,
 }
 
 /// What has to be fetched to decide a challenge.
@@ -233,6 +319,12 @@ pub enum Probe {
         host: Identifier,
         /// What goes into SNI.
         server_name: String,
+    },
+    /// The CAA records of this name or of the nearest domain above it that has any, RFC 8659 §3. They belong to no
+    /// challenge: see [`CaaFinding`].
+    Caa {
+        /// The name, without a wildcard label.
+        name: DnsName,
     },
 }
 
@@ -273,11 +365,15 @@ pub enum Answer {
         /// Where it came from.
         address: String,
     },
+    /// The CAA records found; `None` if there are none up to the top-level domain.
+    Caa(Option<RelevantSet>),
 }
 
 impl Answer {
     /// How much of an HTTP body is read: a key authorization has 87 octets, and white space may follow.
     pub const MAX_BODY: usize = 512;
+    /// So much of a TXT record's value is kept; one that is longer is cut off there.
+    pub const MAX_TXT: usize = 512;
 }
 
 /// id-pe-acmeIdentifier, RFC 8737 §3.
@@ -289,40 +385,63 @@ impl Challenge {
         Self { kind, token: Token::generate(rng), state: ChallengeState::Pending }
     }
 
-    /// What to fetch to decide this challenge for `identifier` (an authorization's: never with a wildcard label).
+    /// What to fetch to decide this challenge for `identifier` (an authorization's: never with a wildcard label);
+    /// `None` for device-attest-01, whose proof comes with the client's response.
     #[must_use]
-    pub fn probe(&self, identifier: &Identifier) -> Probe {
-        match self.kind {
+    pub fn probe(&self, identifier: &Identifier, claimant: &Claimant) -> Option<Probe> {
+        Some(match self.kind {
             ChallengeType::Http01 => Probe::Http {
                 host: identifier.clone(),
                 path: format!("/.well-known/acme-challenge/{}", self.token.as_str()),
             },
             ChallengeType::Dns01 => Probe::Txt { name: format!("_acme-challenge.{identifier}") },
+            ChallengeType::DnsAccount01 => {
+                Probe::Txt { name: format!("{}._acme-challenge.{identifier}", claimant.label()) }
+            }
+            ChallengeType::DnsPersist01 => Probe::Txt { name: format!("{}.{identifier}", persist::LABEL) },
             ChallengeType::TlsAlpn01 => {
                 Probe::TlsAlpn { host: identifier.clone(), server_name: identifier.server_name() }
             }
-        }
+            ChallengeType::DeviceAttest01 => return None,
+        })
     }
 
-    /// Whether what was seen proves control of `identifier` by the account key named by `thumbprint`.
+    /// Whether what was seen proves control of `identifier`, or with `wildcard` of all names one label below it, by
+    /// `claimant`.
     ///
     /// # Errors
     /// Why it does not, in words for the requester.
     pub fn judge(
         &self,
         identifier: &Identifier,
-        thumbprint: &Thumbprint,
+        wildcard: bool,
+        claimant: &Claimant,
         observed: &Observed,
-    ) -> Result<(), ValidationFailure> {
+        now: Timestamp,
+    ) -> Result<Proven, ValidationFailure> {
         let answer = observed.answer.as_ref().map_err(Clone::clone)?;
-        let expected = KeyAuthorization::new(&self.token, thumbprint);
+        let expected = KeyAuthorization::new(&self.token, &claimant.thumbprint);
+        let now_only = |proven: Result<(), ValidationFailure>| proven.map(|()| Proven::default());
         match (self.kind, answer) {
             (ChallengeType::Http01, Answer::Http { status, body, truncated, redirected, address }) => {
-                judge_http(&expected, *status, body, *truncated, *redirected, address)
+                now_only(judge_http(&expected, *status, body, *truncated, *redirected, address))
             }
-            (ChallengeType::Dns01, Answer::Txt { values }) => judge_txt(identifier, &expected, values),
+            (ChallengeType::Dns01, Answer::Txt { values }) => {
+                now_only(judge_txt(&format!("_acme-challenge.{identifier}"), &expected, values))
+            }
+            (ChallengeType::DnsAccount01, Answer::Txt { values }) => {
+                let name = format!("{}._acme-challenge.{identifier}", claimant.label());
+                now_only(judge_txt(&name, &expected, values))
+            }
+            (ChallengeType::DnsPersist01, Answer::Txt { values }) => match identifier {
+                Identifier::Dns(domain) => persist::judge(domain, wildcard, claimant, values, now),
+                _ => Err(ValidationFailure::new(
+                    FailureKind::IncorrectResponse,
+                    format!("'{identifier}' is no name that a TXT record can stand at"),
+                )),
+            },
             (ChallengeType::TlsAlpn01, Answer::TlsAlpn { certificate, address }) => {
-                judge_tls_alpn(identifier, &expected, certificate, address)
+                now_only(judge_tls_alpn(identifier, &expected, certificate, address))
             }
             (kind, _) => Err(ValidationFailure::new(
                 FailureKind::IncorrectResponse,
@@ -361,11 +480,7 @@ fn judge_http(
 }
 
 /// RFC 8555 §8.4: one of the TXT records is the digest of the key authorization.
-fn judge_txt(
-    identifier: &Identifier,
-    expected: &KeyAuthorization,
-    values: &[Vec<u8>],
-) -> Result<(), ValidationFailure> {
+fn judge_txt(name: &str, expected: &KeyAuthorization, values: &[Vec<u8>]) -> Result<(), ValidationFailure> {
     let wanted = expected.dns_value();
     if values.iter().any(|value| value == wanted.as_bytes()) {
         return Ok(());
@@ -377,7 +492,7 @@ fn judge_txt(
     };
     Err(ValidationFailure::new(
         FailureKind::Unauthorized,
-        format!("at _acme-challenge.{identifier} {found}; expected \"{wanted}\""),
+        format!("at {name} {found}; expected \"{wanted}\""),
     ))
 }
 
@@ -467,6 +582,21 @@ mod tests {
         (challenge, Thumbprint([7; 32]), Observed { addresses: vec![], answer: Ok(answer) })
     }
 
+    fn judged(
+        challenge: &Challenge,
+        thumbprint: Thumbprint,
+        observed: &Observed,
+    ) -> Result<Proven, ValidationFailure> {
+        let claimant = Claimant {
+            thumbprint,
+            former: Vec::new(),
+            account_url: String::new(),
+            account_hash_prefix: String::new(),
+            issuer_domain_names: Vec::new(),
+        };
+        challenge.judge(&name(), false, &claimant, observed, Timestamp::from_millis(0))
+    }
+
     fn name() -> Identifier {
         Identifier::from_text("www.example.org").unwrap()
     }
@@ -483,19 +613,19 @@ mod tests {
             (String::new(), false),
         ] {
             let (challenge, thumbprint, observed) = http(&body);
-            assert_eq!(challenge.judge(&name(), &thumbprint, &observed).is_ok(), fine, "{body}");
+            assert_eq!(judged(&challenge, thumbprint, &observed).is_ok(), fine, "{body}");
         }
     }
 
     #[test]
     fn at_most_64_escaped_bytes_of_a_body_are_shown_and_none_after_a_redirect() {
         let (challenge, thumbprint, mut observed) = http(&"S".repeat(300));
-        let failure = challenge.judge(&name(), &thumbprint, &observed).unwrap_err();
+        let failure = judged(&challenge, thumbprint, &observed).unwrap_err();
         assert_eq!(failure.detail.matches('S').count() - challenge.token.as_str().matches('S').count(), 64);
         if let Ok(Answer::Http { redirected, .. }) = &mut observed.answer {
             *redirected = true;
         }
-        let failure = challenge.judge(&name(), &thumbprint, &observed).unwrap_err();
+        let failure = judged(&challenge, thumbprint, &observed).unwrap_err();
         assert!(!failure.detail.contains("SSSS"), "{}", failure.detail);
     }
 
@@ -505,16 +635,16 @@ mod tests {
         challenge.kind = ChallengeType::Dns01;
         let value = KeyAuthorization::new(&challenge.token, &thumbprint).dns_value();
         observed.answer = Ok(Answer::Txt { values: vec![b"other".to_vec(), value.into_bytes()] });
-        assert_eq!(challenge.judge(&name(), &thumbprint, &observed), Ok(()));
+        assert_eq!(judged(&challenge, thumbprint, &observed), Ok(Proven::default()));
         observed.answer = Ok(Answer::Txt { values: vec![] });
-        assert!(challenge.judge(&name(), &thumbprint, &observed).is_err());
+        assert!(judged(&challenge, thumbprint, &observed).is_err());
     }
 
     #[test]
     fn wildcards_are_proven_by_dns_only_and_addresses_never_by_dns() {
         let wildcard = Identifier::from_text("*.example.org").unwrap();
         let address = Identifier::from_text("192.0.2.1").unwrap();
-        assert_eq!(ChallengeType::ALL.map(|kind| kind.proves(&wildcard)), [false, true, false]);
-        assert_eq!(ChallengeType::ALL.map(|kind| kind.proves(&address)), [true, false, true]);
+        assert_eq!(ChallengeType::USUAL.map(|kind| kind.proves(&wildcard)), [false, true, false]);
+        assert_eq!(ChallengeType::USUAL.map(|kind| kind.proves(&address)), [true, false, true]);
     }
 }

@@ -4,15 +4,30 @@
 //! on other objects is derived, not stored.
 
 pub mod account;
+pub mod admission;
+pub mod attestation;
 pub mod authorization;
+pub mod busy;
+pub mod caa;
 pub mod challenge;
+pub mod external_account;
 pub mod order;
+pub mod pause;
+pub mod persist;
+pub mod prune;
+pub mod rate_limit;
+pub mod renewal;
+pub mod star;
 
 pub use crate::pkix::identifier::{DnsName, Identifier, InvalidName};
-pub use account::{Account, AccountState};
+pub use account::{Account, AccountState, ExternalAccountBinding};
+pub use admission::{Admission, AdmissionRefused};
 pub use authorization::{Authorization, AuthorizationState, AuthorizationStatus};
 pub use challenge::{Challenge, ChallengeState, ChallengeType};
+pub use external_account::{ExternalAccount, ExternalAccountState, Grant};
 pub use order::{Order, OrderState, OrderStatus};
+pub use renewal::{Predecessor, RenewalId, RenewalPolicy, RenewalPull, Replacement};
+pub use star::{AutoRenewal, StarPolicy};
 
 use std::fmt;
 

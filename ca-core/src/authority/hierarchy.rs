@@ -21,6 +21,7 @@ use crate::store::{
 };
 use crate::time::Timestamp;
 
+use super::policy::Basis;
 use super::{Authority, AuthorityError, internal_profile};
 
 /// How long a root's and an issuing CA's certificate is valid.
@@ -97,7 +98,7 @@ impl Authority {
             None => {
                 let serial = SerialNumber::generate(&mut SystemRandom);
                 let reserved = build_root(&approved, &record.id, key.algorithm(), serial, now)?;
-                self.commit_reservation(&reserved, None, now).await?;
+                self.commit_reservation(&reserved, None, Basis::default(), now).await?;
                 reserved
             }
         };
@@ -128,7 +129,7 @@ impl Authority {
             None => {
                 let serial = SerialNumber::generate(&mut SystemRandom);
                 let reserved = build(&approved, &parent, serial, &self.config.urls, now)?;
-                self.commit_reservation(&reserved, None, now).await?;
+                self.commit_reservation(&reserved, None, Basis::default(), now).await?;
                 reserved
             }
         };
@@ -297,7 +298,9 @@ fn approved_ca(kind: Kind, subject: Name, key: &PublicKey, id: &IssuerId) -> App
         public_key: key.clone(),
         validity,
         backdate: CA_BACKDATE,
+        exactly: None,
         origin: Origin::Issuer(id.clone()),
+        trusted: None,
     }
 }
 

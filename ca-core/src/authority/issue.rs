@@ -1,10 +1,11 @@
 //! Issuing for orders and for our own roles: judge, reserve, sign, commit.
 
+use crate::acme::external_account::ExternalAccount;
 use crate::acme::order::OrderFailure;
-use crate::acme::{Authorization, Order, OrderState};
-use crate::audit::Action;
+use crate::acme::{Account, Admission, Authorization, Order, OrderState};
+use crate::audit::{Action, AuditEvent};
 use crate::id::{CredentialId, EffectId, OrderId, to_hex};
-use crate::issuance::{Approved, Issuer, Kind, approve_order, build, tbs_sha256};
+use crate::issuance::{Approved, BuildError, Issuer, Kind, Trusted, approve_order, build, tbs_sha256};
 use crate::pkix::identifier::Identifier;
 use crate::pkix::name::{MAX_ATTRIBUTE, distinguished_name};
 use crate::pkix::public_key::PublicKey;
@@ -15,13 +16,14 @@ use crate::random::SystemRandom;
 use crate::signing::SigningError;
 use crate::store::{
     CertificateDer, CertificateRecord, Change, Commit, Credential, CredentialKind, EffectKind, Origin, Row,
-    StoreError, Version,
+    StoreError,
 };
 use crate::time::{Stopwatch, Timestamp};
 
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use super::policy::{Basis, Consulted, Judged};
 use super::{ATTEMPTS, Authority, AuthorityError, Stage, event, internal_profile};
 
 /// How old a reservation may be and still be signed: after that its notBefore would lie too far in the past.
@@ -38,35 +40,55 @@ impl Authority {
         let watch = Stopwatch::start();
         let now = self.signing_time()?;
         let Some((order, authorizations)) = self.store.order(id).await? else {
+            self.forget_policy(id);
             return self.drop_effect(effect).await;
         };
-        if !matches!(order.state, OrderState::Processing { .. }) {
+        let origin = Origin::Order { order: order.id, account: order.account };
+        if !order.awaits_certificate(now) {
+            self.forget_policy(id);
+            if let Some(record) = self.left_over(&origin) {
+                self.abandon(&record, "its order was canceled or has ended").await?;
+            }
             return self.drop_effect(effect).await;
         }
-        let origin = Origin::Order { order: order.id, account: order.account };
         // Judged also when an earlier attempt has reserved: what was right then may not be now.
-        let approved = match self.judge(&order, &authorizations, now).await? {
-            Ok(approved) => approved,
+        let (approved, external) = match self.judge(&order, &authorizations, now).await? {
+            Ok(judged) => judged,
             Err(failure) => {
                 if let Some(record) = self.left_over(&origin) {
                     self.abandon(&record, "its order was refused when it was judged again").await?;
                 }
+                self.forget_policy(id);
                 return self.fail_order(effect, order, failure, now).await;
             }
         };
-        let issuer = self.issuing().await?;
-        let record = match self.unfinished(&origin, &issuer, now).await? {
-            Some(record) => record,
+        let issuer = match self.issuing_in(&order.directory).await {
+            Err(error @ AuthorityError::UnusableIssuer { .. }) => {
+                tracing::error!(order = %order.id, %error, "nothing can be issued in a directory");
+                if let Some(record) = self.left_over(&origin) {
+                    self.abandon(&record, "its directory has no issuer any more").await?;
+                }
+                let detail = "this directory's CA can't issue now; its operator must act".to_owned();
+                return self.fail_order(effect, order, OrderFailure::Internal { detail }, now).await;
+            }
+            other => other?,
+        };
+        let approved = approved.within(&issuer, &order);
+        let (order, record) = match self.unfinished(&origin, &issuer, now).await? {
+            // What was reserved was judged by the policy service too: it is not asked again.
+            Some(record) => (order, record),
             None => {
                 self.observer.stage(Stage::Policy, watch.elapsed());
-                let version = (Row::Order(order.id), order.version);
-                match self.reserve(&approved, &issuer, version, now).await {
+                let judged = Judged { order, approved, external };
+                let Some(consulted) = self.consult(effect, judged, &issuer, now).await? else {
+                    return Ok(());
+                };
+                let Consulted { judged: Judged { order, approved, .. }, basis, now } = consulted;
+                match self.reserve(&approved, &issuer, basis.clone(), now).await {
                     Err(AuthorityError::Build(error)) => {
-                        tracing::error!(order = %order.id, %error, "a certificate could not be built");
-                        let detail = "the CA could not build the certificate; its log says why".to_owned();
-                        return self.fail_order(effect, order, OrderFailure::Internal { detail }, now).await;
+                        return self.fail_unbuildable(effect, order, error, now).await;
                     }
-                    other => other?,
+                    other => (basis.order_after(order), other?),
                 }
             }
         };
@@ -81,37 +103,62 @@ impl Authority {
             }
             other => other?,
         };
-        let state = OrderState::Valid { certificate: record.id.clone() };
-        let done = vec![Change::PutOrder(Order { state, ..order }), Change::EffectDone(effect)];
+        let done = vec![Change::PutOrder(order.certified(&record)), Change::EffectDone(effect)];
         self.commit_certificate(&record, der, done).await
     }
 
     /// Judges an order from fresh rows: its account, authorizations, names, key and profile.
-    async fn judge(
+    pub(super) async fn judge(
         &self,
         order: &Order,
         authorizations: &[Authorization],
         now: Timestamp,
-    ) -> Result<Result<Approved, OrderFailure>, AuthorityError> {
+    ) -> Result<Result<(Approved, Option<ExternalAccount>), OrderFailure>, AuthorityError> {
         let internal = |error: AuthorityError| OrderFailure::Internal { detail: error.to_string() };
         let (policy, profile) = match (self.directory(&order.directory), self.profile(&order.profile)) {
             (Ok(policy), Ok(profile)) => (policy, profile),
-            (Err(error), _) | (_, Err(error)) => return Ok(Err(internal(error))),
+            (Err(error), _) => return Ok(Err(internal(error))),
+            (_, Err(error)) => {
+                return Ok(Err(OrderFailure::InvalidProfile { detail: error.to_string() }));
+            }
         };
         let account = self.store.account(order.account).await?;
-        if account.is_none_or(|account| account.require_valid().is_err()) {
+        let Some(account) = account.filter(|account| account.require_valid().is_ok()) else {
             let detail = "the account is not valid any more".to_owned();
             return Ok(Err(OrderFailure::Unauthorized { detail }));
-        }
-        let approved = match approve_order(order, authorizations, policy, profile, now) {
+        };
+        let external = self.external_account_of(&account).await?;
+        let admission = match Admission::of(policy, &account, external.as_ref(), now) {
+            Ok(admission) => admission,
+            Err(refused) => return Ok(Err(OrderFailure::Unauthorized { detail: refused.to_string() })),
+        };
+        let approved = match approve_order(order, authorizations, &admission, profile, now) {
             Ok(approved) => approved,
             Err(failure) => return Ok(Err(failure)),
         };
+        if let OrderState::Renewing(renewing) = &order.state {
+            let newest = self.store.certificate_status(renewing.certificate.clone()).await?;
+            if newest.is_some_and(|newest| newest.state.revocation().is_some()) {
+                let detail = "the certificate before was revoked".to_owned();
+                return Ok(Err(OrderFailure::Unauthorized { detail }));
+            }
+        }
         if self.store.is_key_blocked(approved.public_key.hash()).await? {
             let detail = crate::pkix::csr::CsrError::BlockedKey.to_string();
             return Ok(Err(OrderFailure::BadCsr { detail }));
         }
-        Ok(Ok(approved))
+        Ok(Ok((approved, external)))
+    }
+
+    /// The row of the external account that an account is bound to.
+    pub(super) async fn external_account_of(
+        &self,
+        account: &Account,
+    ) -> Result<Option<ExternalAccount>, AuthorityError> {
+        match &account.external_account {
+            Some(binding) => Ok(self.store.external_account(binding.id).await?),
+            None => Ok(None),
+        }
     }
 
     /// Issues a role's own certificate: the names and the profile are ours, the row gives the key.
@@ -139,8 +186,8 @@ impl Authority {
             Some(record) => record,
             None => {
                 let approved = self.approve_role(&credential, &issuer, public_key)?;
-                let version = (Row::Credential(id), credential.version);
-                self.reserve(&approved, &issuer, version, now).await?
+                let basis = Basis::versions(vec![(Row::Credential(id), credential.version)]);
+                self.reserve(&approved, &issuer, basis, now).await?
             }
         };
         let der = self.sign(&issuer, &record).await?;
@@ -157,8 +204,7 @@ impl Authority {
         public_key: PublicKey,
     ) -> Result<Approved, AuthorityError> {
         let origin = Origin::Credential(credential.id);
-        let subject =
-            |name: &str| distinguished_name(None, Some(name)).map_err(crate::issuance::BuildError::from);
+        let subject = |name: &str| distinguished_name(None, Some(name)).map_err(BuildError::from);
         Ok(match &credential.kind {
             CredentialKind::Responder { .. } => {
                 // The key's identifier keeps responders of one issuer apart.
@@ -176,7 +222,9 @@ impl Authority {
                     public_key,
                     validity: RESPONDER_VALIDITY,
                     backdate: OWN_BACKDATE,
+                    exactly: None,
                     origin,
+                    trusted: None,
                 }
             }
             CredentialKind::Listener { .. } => {
@@ -186,13 +234,14 @@ impl Authority {
                 Approved {
                     kind: Kind::EndEntity(Usage::TlsServer),
                     profile: internal_profile("listener"),
-                    subject: distinguished_name(None, common_name.as_deref())
-                        .map_err(crate::issuance::BuildError::from)?,
+                    subject: distinguished_name(None, common_name.as_deref()).map_err(BuildError::from)?,
                     names,
                     public_key,
                     validity: LISTENER_VALIDITY,
                     backdate: OWN_BACKDATE,
+                    exactly: None,
                     origin,
+                    trusted: None,
                 }
             }
         })
@@ -212,7 +261,8 @@ impl Authority {
         match self.left_over(origin) {
             Some(record)
                 if record.id.issuer == issuer.record().id
-                    && now.since(record.reserved_at) <= RESERVATION_LIFETIME =>
+                    && now.since(record.reserved_at) <= RESERVATION_LIFETIME
+                    && record.not_after > now =>
             {
                 Ok(Some(record))
             }
@@ -229,7 +279,7 @@ impl Authority {
         &self,
         approved: &Approved,
         issuer: &Arc<Issuer>,
-        decided_on: (Row, Version),
+        basis: Basis,
         now: Timestamp,
     ) -> Result<CertificateRecord, AuthorityError> {
         let watch = Stopwatch::start();
@@ -237,7 +287,7 @@ impl Authority {
         loop {
             let serial = SerialNumber::generate(&mut SystemRandom);
             let record = build(approved, issuer, serial, &self.config.urls, now)?;
-            match self.commit_reservation(&record, Some(decided_on.clone()), now).await {
+            match self.commit_reservation(&record, approved.trusted.as_ref(), basis.clone(), now).await {
                 Err(AuthorityError::Store(StoreError::Conflict)) if attempt + 1 < ATTEMPTS => attempt += 1,
                 Err(error) => return Err(error),
                 Ok(()) => {
@@ -252,7 +302,8 @@ impl Authority {
     pub(super) async fn commit_reservation(
         &self,
         record: &CertificateRecord,
-        decided_on: Option<(Row, Version)>,
+        trusted: Option<&Trusted>,
+        basis: Basis,
         now: Timestamp,
     ) -> Result<(), AuthorityError> {
         let action = Action::CertificateReserved {
@@ -262,14 +313,17 @@ impl Authority {
             key: record.key,
             tbs_sha256: tbs_sha256(&record.tbs),
         };
-        self.store
-            .commit(Commit {
-                changes: vec![Change::ReserveCertificate(Box::new(record.clone()))],
-                expected_versions: decided_on.into_iter().collect(),
-                effects: Vec::new(),
-                audit: vec![event(now, action)],
-            })
-            .await?;
+        let Basis { versions: expected_versions, mut changes, mut audit } = basis;
+        changes.push(Change::ReserveCertificate(Box::new(record.clone())));
+        if let (Some(Trusted { external_account, names }), Origin::Order { order, .. }) =
+            (trusted, &record.origin)
+        {
+            let identifiers = names.iter().map(ToString::to_string).collect();
+            let external_account = *external_account;
+            audit.push(event(now, Action::OrderTrusted { order: *order, external_account, identifiers }));
+        }
+        audit.push(event(now, action));
+        self.store.commit(Commit { changes, expected_versions, effects: Vec::new(), audit }).await?;
         let mut unfinished = self.unfinished.lock().unwrap_or_else(PoisonError::into_inner);
         unfinished.insert(record.origin.clone(), record.clone());
         Ok(())
@@ -328,18 +382,52 @@ impl Authority {
         }
     }
 
-    async fn fail_order(
+    /// Fails an order of which no certificate can be built.
+    pub(super) async fn fail_unbuildable(
+        &self,
+        effect: EffectId,
+        order: Order,
+        error: BuildError,
+        now: Timestamp,
+    ) -> Result<(), AuthorityError> {
+        let failure = match error {
+            BuildError::OutsideIssuer { .. } => OrderFailure::Validity { detail: error.to_string() },
+            error => {
+                tracing::error!(order = %order.id, %error, "a certificate could not be built");
+                let detail = "the CA could not build the certificate; its log says why".to_owned();
+                OrderFailure::Internal { detail }
+            }
+        };
+        self.fail_order(effect, order, failure, now).await
+    }
+
+    pub(super) async fn fail_order(
         &self,
         effect: EffectId,
         order: Order,
         failure: OrderFailure,
         now: Timestamp,
     ) -> Result<(), AuthorityError> {
-        let action = Action::OrderFailed { order: order.id, detail: failure.to_string() };
-        let state = OrderState::Failed { failure };
+        self.fail_order_with(effect, order, failure, Vec::new(), now).await
+    }
+
+    /// As [`Self::fail_order`], logging first what led to it.
+    pub(super) async fn fail_order_with(
+        &self,
+        effect: EffectId,
+        order: Order,
+        failure: OrderFailure,
+        mut audit: Vec<AuditEvent>,
+        now: Timestamp,
+    ) -> Result<(), AuthorityError> {
+        if let (OrderState::Renewing(_), OrderFailure::Internal { detail }) = (&order.state, &failure) {
+            // What is ours to mend does not end a series of certificates: the effect stays, and is tried again.
+            return Err(AuthorityError::NotRenewed { order: order.id, detail: detail.clone() });
+        }
+        audit.push(event(now, Action::OrderFailed { order: order.id, detail: failure.to_string() }));
         let commit = Commit {
-            changes: vec![Change::PutOrder(Order { state, ..order }), Change::EffectDone(effect)],
-            audit: vec![event(now, action)],
+            changes: vec![Change::PutOrder(order.failed(failure)), Change::EffectDone(effect)],
+            audit,
             ..Commit::default()
         };
         Ok(self.store.commit(commit).await?)

@@ -7,7 +7,9 @@
 mod crl;
 mod hierarchy;
 mod issue;
+mod policy;
 mod recover;
+mod renew;
 mod revoke;
 
 pub use hierarchy::{Hierarchy, NewCa};
@@ -23,11 +25,12 @@ use thiserror::Error;
 
 use crate::acme::DirectoryName;
 use crate::audit::{Action, Actor, AuditEvent};
-use crate::id::{EffectId, IssuerId};
+use crate::id::{EffectId, IssuerId, OrderId};
 use crate::issuance::{BuildError, Issuer, IssuerError, PkiUrls};
 use crate::pkix::identifier::Identifier;
 use crate::pkix::signed::{SignError, sign_verified};
 use crate::policy::DirectoryPolicy;
+use crate::policy_hook::{HookFailure, PolicyGate};
 use crate::profile::{Profile, ProfileName};
 use crate::random::SystemRandom;
 use crate::signing::{KeyBackend, KeyError, SignatureAlgorithm};
@@ -121,12 +124,25 @@ pub enum AuthorityError {
     /// What was to be signed could not be built, or lint refused it.
     #[error(transparent)]
     Build(#[from] BuildError),
+    /// The policy service gave no verdict, and the order waits for one.
+    #[error(transparent)]
+    Policy(#[from] HookFailure),
     /// There is no active issuing CA.
     #[error("there is no active issuing CA: run 'chancery init'")]
     NoIssuer,
     /// There is no such issuer.
     #[error("there is no issuer '{0}'")]
     UnknownIssuer(IssuerId),
+    /// The issuing CA that a directory is to issue from is not there, or issues no more.
+    #[error(
+        "acme.directories.{directory}.issuer (or acme.issuer) is '{issuer}', and there is no active issuing CA of that id: see `chancery issuer list`"
+    )]
+    UnusableIssuer {
+        /// The directory.
+        directory: DirectoryName,
+        /// What is configured.
+        issuer: IssuerId,
+    },
     /// The directory of an order is not configured any more.
     #[error("the directory '{0}' is not configured")]
     UnknownDirectory(DirectoryName),
@@ -176,6 +192,14 @@ pub enum AuthorityError {
         /// Below which root.
         parent: Option<IssuerId>,
     },
+    /// The next certificate of an order with automatic renewal can't be issued now.
+    #[error("the next certificate of order {order} can't be issued now: {detail}")]
+    NotRenewed {
+        /// The order.
+        order: OrderId,
+        /// Why.
+        detail: String,
+    },
     /// The CRL before could not be read back.
     #[error("the CRL {issuer}/{shard} in the store can't be read: {detail}")]
     UnreadableCrl {
@@ -212,6 +236,8 @@ pub struct Authority {
     newest: AtomicI64,
     /// Whether a CA is being created.
     creating: AtomicBool,
+    /// The policy service, if there is one.
+    policy: Option<policy::Policy>,
 }
 
 impl Authority {
@@ -235,7 +261,14 @@ impl Authority {
             unfinished: Mutex::default(),
             newest: AtomicI64::new(i64::MIN),
             creating: AtomicBool::new(false),
+            policy: None,
         }
+    }
+
+    /// Asks a policy service about every order from now on.
+    #[must_use]
+    pub fn with_policy(self, gate: PolicyGate) -> Self {
+        Self { policy: Some(policy::Policy::new(gate)), ..self }
     }
 
     /// Carries one effect out. Safe to repeat; an effect that is gone is no error.
@@ -269,7 +302,11 @@ impl Authority {
             return Err(AuthorityError::LoopbackUrl);
         }
         let mut checked = 0;
-        for record in self.store.issuers().await? {
+        let records = self.store.issuers().await?;
+        for policy in &self.config.directories {
+            require_issuer(policy, &records)?;
+        }
+        for record in records {
             if issues(&record) {
                 let issuer = self.issuer(&record.id).await?;
                 require_alive(&issuer, now)?;
@@ -326,7 +363,24 @@ impl Authority {
                 newest.id
             }
         };
-        let issuer = self.issuer(&id).await?;
+        self.fit_to_issue(&id).await
+    }
+
+    /// The issuing CA of a directory: the one that its policy names, or else the newest active one.
+    async fn issuing_in(&self, directory: &DirectoryName) -> Result<Arc<Issuer>, AuthorityError> {
+        let policy = self.directory(directory)?;
+        let Some(id) = &policy.issuer else { return self.issuing().await };
+        let known = self.issuers.read().unwrap_or_else(PoisonError::into_inner).contains_key(id);
+        if !known {
+            require_issuer(policy, &self.store.issuers().await?)?;
+        }
+        let issuer = self.fit_to_issue(id).await?;
+        require_issuer(policy, std::slice::from_ref(issuer.record()))?;
+        Ok(issuer)
+    }
+
+    async fn fit_to_issue(&self, id: &IssuerId) -> Result<Arc<Issuer>, AuthorityError> {
+        let issuer = self.issuer(id).await?;
         if !issuer.record().trial && self.config.urls.is_loopback() {
             return Err(AuthorityError::LoopbackUrl);
         }
@@ -337,6 +391,12 @@ impl Authority {
     fn forget_issuers(&self) {
         self.issuers.write().unwrap_or_else(PoisonError::into_inner).clear();
         *self.issuing.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// The rules of each ACME directory.
+    #[must_use]
+    pub fn directories(&self) -> &[DirectoryPolicy] {
+        &self.config.directories
     }
 
     fn directory(&self, name: &DirectoryName) -> Result<&DirectoryPolicy, AuthorityError> {
@@ -365,6 +425,20 @@ fn issues(record: &IssuerRecord) -> bool {
     record.kind == IssuerKind::Issuing
         && record.state == IssuerState::Active
         && !record.certificates.is_empty()
+}
+
+/// Whether the issuing CA that a directory names, if it names one, is there and issues.
+///
+/// # Errors
+/// [`AuthorityError::UnusableIssuer`] if not.
+pub fn require_issuer(policy: &DirectoryPolicy, issuers: &[IssuerRecord]) -> Result<(), AuthorityError> {
+    match &policy.issuer {
+        Some(id) if !issuers.iter().any(|record| record.id == *id && issues(record)) => {
+            let (directory, issuer) = (policy.directory.clone(), id.clone());
+            Err(AuthorityError::UnusableIssuer { directory, issuer })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// An event of the CA itself.

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
-use crate::acme::OrderState;
 use crate::store::{CertificateRecord, Origin};
 
 use super::{Authority, AuthorityError};
@@ -65,8 +64,9 @@ impl Authority {
     async fn is_awaited(&self, record: &CertificateRecord) -> Result<bool, AuthorityError> {
         Ok(match &record.origin {
             Origin::Order { order, .. } => {
+                let now = self.clock.now();
                 let order = self.store.order(*order).await?;
-                order.is_some_and(|(order, _)| matches!(order.state, OrderState::Processing { .. }))
+                order.is_some_and(|(order, _)| order.awaits_certificate(now))
             }
             Origin::Credential(id) => {
                 self.store.credential(*id).await?.is_some_and(|credential| credential.certificate.is_none())

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::acme::{Authorization, AuthorizationStatus};
+use crate::acme::{Admission, Authorization, AuthorizationStatus};
 use crate::audit::{Action, Actor, AuditEvent};
 use crate::id::{AccountId, EffectId, IssuerId};
 use crate::revocation::RevocationReason;
@@ -205,10 +205,17 @@ impl Authority {
         record: &CertificateRecord,
     ) -> Result<bool, AuthorityError> {
         let now = self.clock.now();
+        let Some(account) = self.store.account(account).await? else { return Ok(false) };
+        let Ok(policy) = self.directory(&account.directory) else { return Ok(false) };
+        let external = self.external_account_of(&account).await?;
+        // Authorizations that rest on trust stand and fall with what vouches for them.
+        let Ok(admission) = Admission::of(policy, &account, external.as_ref(), now) else { return Ok(false) };
         for name in &record.names {
-            let held = self.store.valid_authorizations(account, name.clone()).await?;
+            let held = self.store.valid_authorizations(account.id, name.clone()).await?;
             let covers = |authorization: &Authorization| {
-                authorization.covers(name) && authorization.status(now) == AuthorizationStatus::Valid
+                authorization.covers(name)
+                    && authorization.status(now) == AuthorizationStatus::Valid
+                    && admission.upholds(authorization, name)
             };
             if !held.iter().any(covers) {
                 return Ok(false);

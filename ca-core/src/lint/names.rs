@@ -7,6 +7,7 @@ use x509_cert::ext::pkix::{ExtendedKeyUsage, SubjectAltName};
 
 use super::Subject;
 use crate::pkix::certificate::find;
+use crate::pkix::device;
 use crate::pkix::identifier::Identifier;
 
 pub(super) fn check(subject: &Subject<'_>) -> Result<(), String> {
@@ -40,6 +41,9 @@ pub(super) fn check(subject: &Subject<'_>) -> Result<(), String> {
 
 fn says(name: &GeneralName, text: &str) -> bool {
     match (name, Identifier::from_text(text)) {
+        (GeneralName::OtherName(name), _) => {
+            device::from_other_name(name).is_some_and(|device| device.common_name() == text)
+        }
         (GeneralName::DnsName(name), Ok(Identifier::Dns(wanted))) => name.as_str() == wanted.as_str(),
         (GeneralName::IpAddress(octets), Ok(Identifier::Ip(std::net::IpAddr::V4(wanted)))) => {
             octets.as_bytes() == wanted.octets()
@@ -66,6 +70,17 @@ mod tests {
         let names = [Identifier::from_text("192.0.2.1").unwrap()];
         content.extensions[4] = extensions::subject_alt_name(&names, true).unwrap();
         assert!(findings(&content).is_empty());
+    }
+
+    #[test]
+    fn a_common_name_may_be_the_serial_number_of_a_device_that_subject_alt_name_names() {
+        let mut content = good();
+        let names = [Identifier::from_text("hardware-module:AB12/1.2.3").unwrap()];
+        content.extensions[4] = extensions::subject_alt_name(&names, false).unwrap();
+        content.subject = distinguished_name(None, Some("AB12")).unwrap();
+        assert_eq!(findings(&content), Vec::<String>::new());
+        content.subject = distinguished_name(None, Some("AB12/1.2.3")).unwrap();
+        assert_only(&content, "names");
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! PKCS#10 certification requests, RFC 2986: nothing of them is ever copied into a certificate but the public key.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
 
 use aws_lc_rs::signature;
 use const_oid::ObjectIdentifier;
@@ -13,15 +14,17 @@ use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::request::CertReq;
 
+use crate::pkix::device;
 use crate::pkix::identifier::{DnsName, Identifier};
-use crate::pkix::public_key::{PublicKey, PublicKeyAlgorithm, PublicKeyError};
+use crate::pkix::public_key::{PublicKey, PublicKeyAlgorithm, PublicKeyError, sha256};
 
 /// A CSR whose signature was verified: the requester holds the private key.
 #[derive(Clone, Debug)]
 pub struct Csr {
     der: Vec<u8>,
     public_key: PublicKey,
-    names: BTreeSet<Identifier>,
+    alternatives: BTreeSet<Identifier>,
+    common_names: Vec<String>,
 }
 
 /// Why a CSR was not accepted; the subscriber acts.
@@ -44,7 +47,7 @@ pub enum CsrError {
     /// Its signature is wrong.
     #[error("the CSR's signature does not verify under its own key")]
     BadSignature,
-    /// It asks for something that is no dns or ip name.
+    /// It asks for something that is no name that we certify.
     #[error("the CSR asks for {0}, which can't be issued here")]
     UnsupportedName(String),
     /// The key is of a kind or size that policy does not accept.
@@ -66,6 +69,15 @@ pub enum CsrError {
         /// In the CSR, and not ordered.
         surplus: String,
     },
+    /// It leaves out every name of the order.
+    #[error(
+        "the CSR asks for none of the order's names, so that the certificate would name nobody; put the device's \
+         identifier into subjectAltName, or its serial number into commonName"
+    )]
+    NoNames,
+    /// A device attested another key.
+    #[error("the CSR's key is not the key that the device attested for '{0}'")]
+    NotAttested(Identifier),
 }
 
 impl From<PublicKeyError> for CsrError {
@@ -78,10 +90,11 @@ impl Csr {
     /// The most octets a CSR may have: 100 names of 253 octets and an RSA-8192 key fit.
     pub const MAX_LENGTH: usize = 40 * 1024;
 
-    /// Reads a CSR and verifies its signature.
+    /// Reads a CSR and verifies its signature, once for the same octets: where front end and `ca` are one process, the
+    /// second to judge an order reads everything again, and spares itself the arithmetic.
     ///
-    /// A name in the subject's commonName counts as asked for if it is a dns or ip name; other parts of the subject
-    /// and other extensions are ignored.
+    /// A name in the subject's commonName counts as asked for if it is a dns or ip name or what the order's device is
+    /// called; other parts of the subject and other extensions are ignored.
     ///
     /// # Errors
     /// See [`CsrError`].
@@ -93,9 +106,14 @@ impl Csr {
         let public_key = PublicKey::from_spki(&request.info.public_key)?;
         let signed = signed_part(der).ok_or(CsrError::Malformed)?;
         let octets = request.signature.as_bytes().ok_or(CsrError::BadSignature)?;
-        verify(&request.algorithm, &public_key, signed, octets)?;
-        let names = requested_names(&request)?;
-        Ok(Self { der: der.to_vec(), public_key, names })
+        let fingerprint = sha256(der);
+        if !known_to_verify(&fingerprint) {
+            verify(&request.algorithm, &public_key, signed, octets)?;
+            remember(fingerprint);
+        }
+        let alternatives = alternatives(&request)?;
+        let common_names = common_names(&request);
+        Ok(Self { der: der.to_vec(), public_key, alternatives, common_names })
     }
 
     /// The CSR in DER.
@@ -110,31 +128,42 @@ impl Csr {
         &self.public_key
     }
 
-    /// The names asked for.
+    /// The names asked for, of those ordered: a commonName is the serial number of a device that was ordered, or else
+    /// a dns or ip name, or else nothing.
     #[must_use]
-    pub fn names(&self) -> &BTreeSet<Identifier> {
-        &self.names
+    pub fn names(&self, ordered: &[Identifier]) -> BTreeSet<Identifier> {
+        let subject = self.common_names.iter().filter_map(|text| {
+            let device = ordered.iter().find(|name| name.is_device() && name.common_name() == *text);
+            device.cloned().or_else(|| Identifier::from_text(text).ok())
+        });
+        subject.chain(self.alternatives.iter().cloned()).collect()
     }
 
-    /// Whether the CSR asks for exactly these names, RFC 8555 §7.4.
+    /// Whether the CSR asks for exactly these names, RFC 8555 §7.4; it may leave devices' names out
+    /// (draft-ietf-acme-device-attest-10 §3.2, §4.2). Gives those that the certificate is to carry, in the order's order.
     ///
     /// # Errors
-    /// [`CsrError::Names`] with both differences.
-    pub fn require_names(&self, ordered: &[Identifier]) -> Result<(), CsrError> {
-        let ordered: BTreeSet<Identifier> = ordered.iter().cloned().collect();
-        if self.names == ordered {
-            return Ok(());
-        }
-        let list = |a: &BTreeSet<Identifier>, b: &BTreeSet<Identifier>| {
-            a.difference(b).take(10).map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    /// [`CsrError::Names`] with both differences, [`CsrError::NoNames`] if no name is left.
+    pub fn require_names(&self, ordered: &[Identifier]) -> Result<Vec<Identifier>, CsrError> {
+        let asked = self.names(ordered);
+        let list = |names: Vec<&Identifier>| {
+            names.into_iter().take(10).map(ToString::to_string).collect::<Vec<_>>().join(", ")
         };
-        Err(CsrError::Names { missing: list(&ordered, &self.names), surplus: list(&self.names, &ordered) })
+        let missing: Vec<_> =
+            ordered.iter().filter(|name| !name.is_device() && !asked.contains(*name)).collect();
+        let known: BTreeSet<_> = ordered.iter().collect();
+        let surplus: Vec<_> = asked.iter().filter(|name| !known.contains(*name)).collect();
+        if !missing.is_empty() || !surplus.is_empty() {
+            return Err(CsrError::Names { missing: list(missing), surplus: list(surplus) });
+        }
+        let carried: Vec<_> = ordered.iter().filter(|name| asked.contains(*name)).cloned().collect();
+        if carried.is_empty() { Err(CsrError::NoNames) } else { Ok(carried) }
     }
 }
 
-/// The octets of CertificationRequestInfo as they stand in the CSR, so that the signature is verified over what was
+/// The octets of CertificationRequestInfo (or TBSCertificate) as they stand in what was signed, so that the signature is verified over what was
 /// sent and not over an encoding of ours.
-fn signed_part(der: &[u8]) -> Option<&[u8]> {
+pub(crate) fn signed_part(der: &[u8]) -> Option<&[u8]> {
     let mut reader = SliceReader::new(der).ok()?;
     Header::decode(&mut reader).ok()?;
     let start = usize::try_from(reader.position()).ok()?;
@@ -144,7 +173,30 @@ fn signed_part(der: &[u8]) -> Option<&[u8]> {
     der.get(start..content.checked_add(length)?)
 }
 
-fn verify(
+/// The CSRs, by SHA-256 over all their octets, whose signature verified last. That it does depends on nothing else, so
+/// none is ever wrong here.
+static VERIFIED: Mutex<VecDeque<[u8; 32]>> = Mutex::new(VecDeque::new());
+
+/// How many are remembered: those between two looks at one order, at any rate.
+const REMEMBERED: usize = 256;
+
+fn known_to_verify(fingerprint: &[u8; 32]) -> bool {
+    VERIFIED.lock().unwrap_or_else(PoisonError::into_inner).contains(fingerprint)
+}
+
+fn remember(fingerprint: [u8; 32]) {
+    let mut verified = VERIFIED.lock().unwrap_or_else(PoisonError::into_inner);
+    if verified.len() >= REMEMBERED {
+        verified.pop_front();
+    }
+    verified.push_back(fingerprint);
+}
+
+/// Verifies the signature of a CSR or certificate with the algorithm that stands in it.
+///
+/// # Errors
+/// [`CsrError::UnknownSignature`] and [`CsrError::BadSignature`].
+pub(crate) fn verify(
     algorithm: &spki::AlgorithmIdentifierOwned,
     key: &PublicKey,
     message: &[u8],
@@ -205,7 +257,8 @@ fn pss_verifier(
         .ok_or_else(unsupported)
 }
 
-fn requested_names(request: &CertReq) -> Result<BTreeSet<Identifier>, CsrError> {
+/// The subjectAltName entries asked for.
+fn alternatives(request: &CertReq) -> Result<BTreeSet<Identifier>, CsrError> {
     let mut names = BTreeSet::new();
     for attribute in request.info.attributes.iter().filter(|a| a.oid == rfc5912::ID_EXTENSION_REQ) {
         for value in attribute.values.iter() {
@@ -220,15 +273,15 @@ fn requested_names(request: &CertReq) -> Result<BTreeSet<Identifier>, CsrError> 
             }
         }
     }
-    for attribute in request.info.subject.iter_rdn().flat_map(|rdn| rdn.iter()) {
-        if attribute.oid == const_oid::db::rfc4519::COMMON_NAME
-            && let Some(text) = directory_string(&attribute.value)
-            && let Ok(name) = Identifier::from_text(&text)
-        {
-            names.insert(name);
-        }
-    }
     Ok(names)
+}
+
+fn common_names(request: &CertReq) -> Vec<String> {
+    let attributes = request.info.subject.iter_rdn().flat_map(|rdn| rdn.iter());
+    attributes
+        .filter(|attribute| attribute.oid == const_oid::db::rfc4519::COMMON_NAME)
+        .filter_map(|attribute| directory_string(&attribute.value))
+        .collect()
 }
 
 fn identifier(name: &GeneralName) -> Result<Identifier, CsrError> {
@@ -247,7 +300,8 @@ fn identifier(name: &GeneralName) -> Result<Identifier, CsrError> {
                 Err(unsupported("an iPAddress that has neither 4 nor 16 octets"))
             }
         }
-        GeneralName::OtherName(_) => Err(unsupported("an otherName")),
+        GeneralName::OtherName(name) => device::from_other_name(name)
+            .ok_or_else(|| unsupported(&format!("an otherName of type {} as it stands there", name.type_id))),
         GeneralName::Rfc822Name(_) => Err(unsupported("an e-mail address")),
         GeneralName::DirectoryName(_) => Err(unsupported("a directoryName")),
         GeneralName::EdiPartyName(_) => Err(unsupported("an ediPartyName")),

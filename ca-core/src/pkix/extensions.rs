@@ -41,6 +41,10 @@ pub fn subject_alt_name(names: &[Identifier], subject_is_empty: bool) -> Result<
                 Identifier::Ip(IpAddr::V6(address)) => {
                     GeneralName::IpAddress(OctetString::new(address.octets().to_vec())?)
                 }
+                Identifier::PermanentIdentifier(identifier) => {
+                    GeneralName::OtherName(identifier.to_other_name()?)
+                }
+                Identifier::HardwareModule(module) => GeneralName::OtherName(module.to_other_name()?),
             })
         })
         .collect::<Result<Vec<_>>>()?;

@@ -1,10 +1,12 @@
-//! The names that certificates vouch for: dns and ip, as ACME identifiers and as subjectAltName entries.
+//! The names that certificates vouch for: dns, ip and devices, as ACME identifiers and as subjectAltName entries.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+use crate::pkix::device::{HardwareModule, PermanentIdentifier};
 
 /// A DNS name in the form that goes into a certificate: lower-case ASCII, LDH labels, no trailing dot.
 ///
@@ -41,8 +43,18 @@ pub enum InvalidName {
     #[error("'{}' is no IPv4 or IPv6 address in its usual text form", .0.escape_default())]
     NoAddress(String),
     /// An identifier type that we don't know.
-    #[error("identifiers of type '{}' are not supported; use dns or ip", .0.escape_default())]
+    #[error("identifiers of type '{}' are not supported; use dns, ip or, where they are offered, permanent-identifier and hardware-module", .0.escape_default())]
     UnknownType(String),
+    /// No permanent-identifier or hardware-module.
+    #[error("'{}' is no {kind}: write {form}", .value.escape_default())]
+    Device {
+        /// Which of them.
+        kind: &'static str,
+        /// The text.
+        value: String,
+        /// How it is written.
+        form: &'static str,
+    },
 }
 
 impl DnsName {
@@ -124,7 +136,8 @@ impl fmt::Display for DnsName {
     }
 }
 
-/// A name that an order asks for and a certificate's subjectAltName carries: `dns` (RFC 8555 §9.7.7) or `ip` (RFC 8738).
+/// A name that an order asks for and a certificate's subjectAltName carries: `dns` (RFC 8555 §9.7.7), `ip` (RFC 8738),
+/// `permanent-identifier` or `hardware-module` (draft-ietf-acme-device-attest-10). A stored type.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(tag = "type", content = "value", rename_all = "lowercase")]
 pub enum Identifier {
@@ -132,6 +145,12 @@ pub enum Identifier {
     Dns(DnsName),
     /// An IPv4 or IPv6 address.
     Ip(IpAddr),
+    /// A device, by the identity that its manufacturer gave it.
+    #[serde(rename = "permanent-identifier")]
+    PermanentIdentifier(PermanentIdentifier),
+    /// A secure cryptoprocessor, by type and serial number.
+    #[serde(rename = "hardware-module")]
+    HardwareModule(HardwareModule),
 }
 
 impl Identifier {
@@ -150,28 +169,64 @@ impl Identifier {
                 .filter(|address| address.to_string() == value)
                 .map(Self::Ip)
                 .ok_or_else(|| InvalidName::NoAddress(value.chars().take(64).collect())),
+            PermanentIdentifier::KIND => PermanentIdentifier::parse(value).map(Self::PermanentIdentifier),
+            HardwareModule::KIND => HardwareModule::parse(value).map(Self::HardwareModule),
             other => Err(InvalidName::UnknownType(other.chars().take(64).collect())),
         }
     }
 
-    /// From the text that the command line and configuration use: an IP address, or else a DNS name.
+    /// From the text that the command line and configuration use, and that [`Display`](fmt::Display) writes:
+    /// `permanent-identifier:…`, `hardware-module:…`, an IP address, or else a DNS name.
     ///
     /// # Errors
     /// See [`InvalidName`].
     pub fn from_text(text: &str) -> Result<Self, InvalidName> {
+        if let Some((kind @ (PermanentIdentifier::KIND | HardwareModule::KIND), value)) = text.split_once(':')
+        {
+            return Self::parse(kind, value);
+        }
         match text.parse::<IpAddr>() {
             Ok(address) => Ok(Self::Ip(address)),
             Err(_) => DnsName::parse(text).map(Self::Dns),
         }
     }
 
-    /// `dns` or `ip`.
+    /// The ACME identifier's `type`.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Dns(_) => "dns",
             Self::Ip(_) => "ip",
+            Self::PermanentIdentifier(_) => PermanentIdentifier::KIND,
+            Self::HardwareModule(_) => HardwareModule::KIND,
         }
+    }
+
+    /// The ACME identifier's `value`.
+    #[must_use]
+    pub fn value(&self) -> String {
+        match self {
+            Self::Dns(name) => name.to_string(),
+            Self::Ip(address) => address.to_string(),
+            Self::PermanentIdentifier(identifier) => identifier.to_string(),
+            Self::HardwareModule(module) => module.to_string(),
+        }
+    }
+
+    /// The name as a subject's commonName says it: of a device the identity or serial number alone.
+    #[must_use]
+    pub fn common_name(&self) -> String {
+        match self {
+            Self::Dns(_) | Self::Ip(_) => self.value(),
+            Self::PermanentIdentifier(identifier) => identifier.value().to_owned(),
+            Self::HardwareModule(module) => module.serial().to_owned(),
+        }
+    }
+
+    /// Whether this names a device, by itself or by its cryptoprocessor.
+    #[must_use]
+    pub const fn is_device(&self) -> bool {
+        matches!(self, Self::PermanentIdentifier(_) | Self::HardwareModule(_))
     }
 
     /// Whether this is a wildcard name.
@@ -185,18 +240,19 @@ impl Identifier {
     pub fn base(&self) -> Self {
         match self {
             Self::Dns(name) => Self::Dns(name.base()),
-            Self::Ip(address) => Self::Ip(*address),
+            Self::Ip(_) | Self::PermanentIdentifier(_) | Self::HardwareModule(_) => self.clone(),
         }
     }
 
     /// The name in a domain of its own for reverse look-ups, as tls-alpn-01 puts an address into SNI (RFC 8738 §6):
-    /// `1.2.0.192.in-addr.arpa`, or 32 nibbles below `ip6.arpa`; a DNS name stays as it is.
+    /// `1.2.0.192.in-addr.arpa`, or 32 nibbles below `ip6.arpa`; any other name stays as it is.
     #[must_use]
     pub fn server_name(&self) -> String {
         match self {
             Self::Dns(name) => name.as_str().to_owned(),
             Self::Ip(IpAddr::V4(address)) => reverse_v4(*address),
             Self::Ip(IpAddr::V6(address)) => reverse_v6(*address),
+            Self::PermanentIdentifier(_) | Self::HardwareModule(_) => self.value(),
         }
     }
 }
@@ -217,6 +273,10 @@ impl fmt::Display for Identifier {
         match self {
             Self::Dns(name) => name.fmt(f),
             Self::Ip(address) => address.fmt(f),
+            // With its type, since a serial number may read as a DNS name.
+            Self::PermanentIdentifier(_) | Self::HardwareModule(_) => {
+                write!(f, "{}:{}", self.kind(), self.value())
+            }
         }
     }
 }
@@ -263,6 +323,20 @@ mod tests {
         assert!(DnsName::parse("a.example.org").unwrap().is_within(&domain));
         assert!(DnsName::parse("*.example.org").unwrap().is_within(&domain));
         assert!(!DnsName::parse("badexample.org").unwrap().is_within(&domain));
+    }
+
+    #[test]
+    fn devices_are_told_by_their_type_in_every_text_form() {
+        for (kind, value) in [("permanent-identifier", "web1/1.2.3"), ("hardware-module", "::1/1.2.3")] {
+            let identifier = Identifier::parse(kind, value).unwrap();
+            assert_eq!((identifier.kind(), identifier.value().as_str()), (kind, value));
+            assert_eq!(identifier.to_string(), format!("{kind}:{value}"));
+            assert_eq!(Identifier::from_text(&identifier.to_string()), Ok(identifier.clone()));
+            assert_eq!(identifier.base(), identifier);
+            assert!(identifier.is_device());
+        }
+        let name = Identifier::parse("permanent-identifier", "www.example.org").unwrap();
+        assert_ne!(name, Identifier::from_text("www.example.org").unwrap());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 pub mod certificate;
 pub mod crl;
 pub mod csr;
+pub mod device;
 pub mod extensions;
 pub mod identifier;
 pub mod name;

@@ -8,7 +8,7 @@ mod rows;
 
 pub use reads::{
     AcmeReads, AuthorityReads, CertificateFilter, CertificateReads, Commits, Page, Store, StoreResult,
-    StoreSizes,
+    StoreSizes, UpkeepReads,
 };
 pub use rows::*;
 
@@ -18,9 +18,14 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::acme::{Account, Authorization, Order, OrderState};
+use crate::acme::external_account::{ExternalAccount, SealingKeyRecord};
+use crate::acme::pause::{Failing, PairId};
+use crate::acme::rate_limit::{ArrivalTime, Bound, Bucket, Claim, Refusal};
+use crate::acme::{Account, Authorization, Order, OrderState, RenewalPull, Replacement};
 use crate::audit::{Action, Actor, AuditEvent};
-use crate::id::{AccountId, AuthorizationId, CredentialId, EffectId, IssuerId, OrderId};
+use crate::id::{
+    AccountId, AuthorizationId, CredentialId, EffectId, ExternalAccountId, IssuerId, OrderId, RenewalPullId,
+};
 use crate::pkix::public_key::KeyHash;
 use crate::revocation::RevocationReason;
 use crate::time::Timestamp;
@@ -82,11 +87,26 @@ pub enum RevocationRequester {
 #[serde(rename_all = "snake_case")]
 pub enum Change {
     /// Inserts or updates an account. A second valid account with the key of another in its directory is a conflict.
+    /// What it is bound to is given when it is inserted, after [`Change::BindExternalAccount`], and never changes.
     PutAccount(Account),
     /// Inserts or updates an order.
     PutOrder(Order),
     /// Inserts or updates an authorization.
     PutAuthorization(Authorization),
+    /// Inserts or updates an external account.
+    PutExternalAccount(Box<ExternalAccount>),
+    /// Binds a new account to an external account; one that was revoked, or was for one account and has been used, is a
+    /// conflict. Expiry is for who commits to judge.
+    BindExternalAccount {
+        /// To which.
+        id: ExternalAccountId,
+        /// The account, which the same commit inserts afterwards.
+        account: AccountId,
+    },
+    /// Publishes a role's sealing key; a conflict if the role has one.
+    PutSealingKey(SealingKeyRecord),
+    /// Removes a role's sealing key, so that it can publish another one; no error if there is none.
+    ForgetSealingKey(Role),
     /// Inserts a certificate in state `reserved`; a serial that the issuer has used is a conflict.
     ReserveCertificate(Box<CertificateRecord>),
     /// `reserved` → `issued`; any other state is a conflict.
@@ -127,6 +147,24 @@ pub enum Change {
     PublishCrl(CrlRecord),
     /// Inserts or updates a role's wish for a certificate.
     PutCredential(Credential),
+    /// Marks a certificate as replaced by an order.
+    PutReplacement(Replacement),
+    /// Inserts or updates an operator's wish that certificates be renewed sooner.
+    PutRenewalPull(Box<RenewalPull>),
+    /// Removes one; a conflict if it is not there.
+    RemoveRenewalPull(RenewalPullId),
+    /// Counts against a rate limit; [`StoreError::Limited`] if no place is left. It comes before what it is about.
+    Claim(Claim),
+    /// Goes on only within a bound on rows; [`StoreError::Bounded`] if it is reached.
+    RequireBound(Bound),
+    /// Goes on only if none of these pairs is paused; [`StoreError::Paused`] names the first that is.
+    RequireUnpaused(Vec<PairId>),
+    /// Inserts or updates the count of an account's failures with a name.
+    PutFailing(Box<Failing>),
+    /// Forgets them, and a pause with them; no error if there are none.
+    ForgetFailing(PairId),
+    /// Deletes dead rows.
+    Prune(Prune),
     /// Blocks a key for ever; no error if it is blocked already.
     BlockKey {
         /// SHA-256 of its SubjectPublicKeyInfo.
@@ -138,6 +176,27 @@ pub enum Change {
     },
     /// Removes an effect that was carried out; a conflict if it is not there, so that none is carried out twice.
     EffectDone(EffectId),
+}
+
+/// Dead rows to delete, by kind. A version that is not the one expected is a conflict, a row that is gone is none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Prune {
+    /// Orders; one that has a certificate is refused.
+    Orders(Vec<(OrderId, Version)>),
+    /// Authorizations, which no order names that can still be worked on.
+    Authorizations(Vec<(AuthorizationId, Version)>),
+    /// Accounts; one that ordered something is refused.
+    Accounts(Vec<(AccountId, Version)>),
+    /// Counts of failures.
+    Failing(Vec<(PairId, Version)>),
+    /// Buckets of rate limits whose arrival time is not after `until`; others are left alone.
+    Buckets {
+        /// Which.
+        buckets: Vec<Bucket>,
+        /// The present time.
+        until: ArrivalTime,
+    },
 }
 
 /// One transaction.
@@ -167,6 +226,8 @@ pub enum Row {
     Issuer(IssuerId),
     /// A role's wish for a certificate.
     Credential(CredentialId),
+    /// An external account.
+    ExternalAccount(ExternalAccountId),
 }
 
 /// Why a read or a commit did not succeed.
@@ -191,6 +252,15 @@ pub enum StoreError {
     /// The role may not make this commit.
     #[error("not permitted: {0}")]
     Refused(String),
+    /// A rate limit is used up.
+    #[error("{0}")]
+    Limited(Box<Refusal>),
+    /// A bound on rows is reached.
+    #[error("{0} is reached")]
+    Bounded(String),
+    /// A name is paused for the account.
+    #[error("a name is paused")]
+    Paused(PairId),
 }
 
 /// How far a role's clock may be ahead of the one that judges its events.
@@ -208,9 +278,25 @@ pub fn permits(role: Role, commit: &Commit, now: Timestamp) -> Result<(), StoreE
     }
     for change in &commit.changes {
         let fine = match (role, change) {
-            (Role::Acme, Change::PutAccount(_) | Change::PutAuthorization(_)) => true,
+            (
+                Role::Acme,
+                Change::PutAccount(_)
+                | Change::PutAuthorization(_)
+                | Change::PutReplacement(_)
+                | Change::BindExternalAccount { .. }
+                | Change::Claim(_)
+                | Change::RequireBound(_)
+                | Change::RequireUnpaused(_)
+                | Change::PutFailing(_)
+                | Change::ForgetFailing(_),
+            ) => true,
+            // For itself only: what is sealed to another role's key is none of its business.
+            (Role::Acme, Change::PutSealingKey(key)) => key.role == role,
             (Role::Acme, Change::PutOrder(order)) => {
-                matches!(order.state, OrderState::Open | OrderState::Processing { .. })
+                matches!(
+                    order.state,
+                    OrderState::Open | OrderState::Processing { .. } | OrderState::Canceled { .. }
+                )
             }
             (_, Change::PutCredential(credential)) => {
                 credential.certificate.is_none()
@@ -244,13 +330,22 @@ pub fn permits(role: Role, commit: &Commit, now: Timestamp) -> Result<(), StoreE
             | Action::AccountKeyChanged { .. }
             | Action::OrderCreated { .. }
             | Action::ChallengeDecided { .. }
+            | Action::AuthorizationCreated { .. }
             | Action::AuthorizationDeactivated { .. }
-            | Action::OrderFinalized { .. } => role == Role::Acme,
+            | Action::OrderFinalized { .. }
+            | Action::OrderCanceled { .. }
+            | Action::OrderTrusted { .. }
+            | Action::NamePaused { .. }
+            | Action::ExternalAccountBound { .. } => role == Role::Acme,
+            Action::SealingKeyPublished { role: whose, .. } => role == Role::Acme && role == whose,
             _ => false,
         };
         let own_name = match event.actor {
             Actor::Operator { .. } => false,
-            Actor::Authority => matches!(event.action, Action::CredentialRequested { .. }),
+            Actor::Authority => matches!(
+                event.action,
+                Action::CredentialRequested { .. } | Action::SealingKeyPublished { .. }
+            ),
             Actor::Account(_) | Actor::CertificateKey(_) | Actor::Stranger => role == Role::Acme,
         };
         if !fine || !own_name {
@@ -281,6 +376,8 @@ pub enum Topic {
     Crls,
     /// An issuer changed.
     Issuers,
+    /// A wish that certificates be renewed sooner was made or removed.
+    RenewalPulls,
 }
 
 impl Commit {
@@ -301,9 +398,21 @@ impl Commit {
                 Change::PutCredential(credential) => add(Topic::Credential(credential.id)),
                 Change::PublishCrl(_) => add(Topic::Crls),
                 Change::PutIssuer(_) => add(Topic::Issuers),
+                Change::PutRenewalPull(_) | Change::RemoveRenewalPull(_) => add(Topic::RenewalPulls),
                 Change::PutAccount(_)
+                | Change::PutExternalAccount(_)
+                | Change::BindExternalAccount { .. }
+                | Change::PutSealingKey(_)
+                | Change::ForgetSealingKey(_)
+                | Change::PutReplacement(_)
                 | Change::ReserveCertificate(_)
                 | Change::ReserveCrl { .. }
+                | Change::Claim(_)
+                | Change::RequireBound(_)
+                | Change::RequireUnpaused(_)
+                | Change::PutFailing(_)
+                | Change::ForgetFailing(_)
+                | Change::Prune(_)
                 | Change::BlockKey { .. }
                 | Change::EffectDone(_) => {}
             }
@@ -330,6 +439,7 @@ impl From<&Topic> for TopicKey {
             Topic::Effects => "effects".to_owned(),
             Topic::Crls => "crls".to_owned(),
             Topic::Issuers => "issuers".to_owned(),
+            Topic::RenewalPulls => "renewal-pulls".to_owned(),
         })
     }
 }

@@ -1,15 +1,22 @@
 //! What can be read, written and waited for: the traits that an engine implements.
+//!
+//! A damaged row is [`StoreError::Corrupt`] where it is asked for by itself. A list of which each row stands for itself
+//! leaves it out and logs it once, so that it does not hide those behind it; a list that is wrong without it (issuers,
+//! an order's authorizations, a CRL's revocations, changes since a revision, the audit log) is `Corrupt` as a whole.
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CertificateId, CertificateRecord, CertificateStatus, Commit, Credential, CrlRecord, CrlSummary, Effect,
-    IssuerRecord, Origin, ShardRevocations, StoreError, Topic,
+    CertificateFacts, CertificateId, CertificateRecord, CertificateStatus, Commit, Credential, CrlRecord,
+    CrlSummary, Effect, IssuerRecord, Origin, Role, ShardRevocations, StoreError, Topic,
 };
 use crate::BoxFuture;
 use crate::acme::account::Thumbprint;
-use crate::acme::{Account, Authorization, DirectoryName, Identifier, Order};
-use crate::id::{AccountId, AuthorizationId, CredentialId, IssuerId, OrderId};
+use crate::acme::external_account::{ExternalAccount, SealingKeyRecord};
+use crate::acme::pause::{Failing, PairId};
+use crate::acme::rate_limit::{ArrivalTime, Bucket};
+use crate::acme::{Account, Authorization, DirectoryName, Identifier, Order, RenewalPull, Replacement};
+use crate::id::{AccountId, AuthorizationId, CredentialId, ExternalAccountId, IssuerId, OrderId};
 use crate::pkix::public_key::KeyHash;
 use crate::pkix::serial::SerialNumber;
 use crate::time::Timestamp;
@@ -54,7 +61,8 @@ pub trait AcmeReads: Send + Sync {
     fn account_by_key(&self, directory: DirectoryName, key: Thumbprint) -> StoreResult<'_, Option<Account>>;
     /// Accounts, newest first.
     fn accounts(&self, after: Option<AccountId>, limit: u32) -> StoreResult<'_, Page<Account, AccountId>>;
-    /// An order with its authorizations in the order of its identifiers, read in one transaction.
+    /// An order with its authorizations in the order of its identifiers, read in one transaction. Those of an order that
+    /// has ended may have been pruned.
     fn order(&self, id: OrderId) -> StoreResult<'_, Option<(Order, Vec<Authorization>)>>;
     /// An account's orders, newest first.
     fn orders_of(
@@ -78,12 +86,33 @@ pub trait AcmeReads: Send + Sync {
         account: AccountId,
         identifier: Identifier,
     ) -> StoreResult<'_, Vec<Authorization>>;
+    /// Those of an account's authorizations that are stored as trusted, oldest first.
+    fn trusted_authorizations(&self, account: AccountId, limit: u32) -> StoreResult<'_, Vec<Authorization>>;
+    /// An external account.
+    fn external_account(&self, id: ExternalAccountId) -> StoreResult<'_, Option<ExternalAccount>>;
+    /// External accounts, newest first.
+    fn external_accounts(
+        &self,
+        after: Option<ExternalAccountId>,
+        limit: u32,
+    ) -> StoreResult<'_, Page<ExternalAccount, ExternalAccountId>>;
+    /// The accounts that are bound to an external account, newest first.
+    fn bound_accounts(
+        &self,
+        external_account: ExternalAccountId,
+        after: Option<AccountId>,
+        limit: u32,
+    ) -> StoreResult<'_, Page<Account, AccountId>>;
+    /// The key that secrets for a role are sealed to, once the role has published it.
+    fn sealing_key(&self, role: Role) -> StoreResult<'_, Option<SealingKeyRecord>>;
 }
 
 /// Reads of the inventory.
 pub trait CertificateReads: Send + Sync {
     /// A certificate.
     fn certificate(&self, id: CertificateId) -> StoreResult<'_, Option<CertificateRecord>>;
+    /// What renewal is decided by; one point read.
+    fn certificate_facts(&self, id: CertificateId) -> StoreResult<'_, Option<CertificateFacts>>;
     /// What OCSP needs of a certificate; one point read.
     fn certificate_status(&self, id: CertificateId) -> StoreResult<'_, Option<CertificateStatus>>;
     /// A listing; `after` is the `revision`-independent row number that the page before gave.
@@ -125,6 +154,12 @@ pub trait AuthorityReads: Send + Sync {
     fn crl(&self, issuer: IssuerId, shard: u32) -> StoreResult<'_, Option<CrlRecord>>;
     /// A role's wish for a certificate.
     fn credential(&self, id: CredentialId) -> StoreResult<'_, Option<Credential>>;
+    /// Which order replaces a certificate, or the last one that did.
+    fn replacement(&self, certificate: CertificateId) -> StoreResult<'_, Option<Replacement>>;
+    /// Every wish that certificates be renewed sooner, newest first.
+    fn renewal_pulls(&self) -> StoreResult<'_, Vec<RenewalPull>>;
+    /// Orders with automatic renewal of which a certificate was due by a time, those due longest first.
+    fn orders_to_renew(&self, due_by: Timestamp, limit: u32) -> StoreResult<'_, Vec<Order>>;
     /// Effects that wait, oldest first.
     fn effects(&self, limit: u32) -> StoreResult<'_, Vec<Effect>>;
     /// When the newest audit event happened; a clock behind it must not sign.
@@ -133,6 +168,49 @@ pub trait AuthorityReads: Send + Sync {
     fn audit(&self, from: u64, limit: u32) -> StoreResult<'_, Vec<(u64, Vec<u8>)>>;
     /// The size of what the engine has not yet merged into its main file, in bytes, and of the store as a whole.
     fn sizes(&self) -> StoreResult<'_, StoreSizes>;
+}
+
+/// Reads of what limits, pauses and pruning keep.
+pub trait UpkeepReads: Send + Sync {
+    /// The count of an account's failures with a name.
+    fn failing(&self, id: PairId) -> StoreResult<'_, Option<Failing>>;
+    /// Such counts, by id; only those that are paused, or all; of one account, or of all.
+    fn failing_pairs(
+        &self,
+        account: Option<AccountId>,
+        only_paused: bool,
+        after: Option<PairId>,
+        limit: u32,
+    ) -> StoreResult<'_, Page<Failing, PairId>>;
+    /// Orders made before a time, oldest first, without those that have a certificate. The page's end counts rows that
+    /// were looked at, so a page may be empty and not the last.
+    fn orders_made_before(
+        &self,
+        time: Timestamp,
+        after: Option<OrderId>,
+        limit: u32,
+    ) -> StoreResult<'_, Page<Order, OrderId>>;
+    /// Authorizations made before a time, oldest first.
+    fn authorizations_made_before(
+        &self,
+        time: Timestamp,
+        after: Option<AuthorizationId>,
+        limit: u32,
+    ) -> StoreResult<'_, Page<Authorization, AuthorizationId>>;
+    /// Accounts made before a time that never placed an order, oldest first.
+    fn unused_accounts_made_before(
+        &self,
+        time: Timestamp,
+        after: Option<AccountId>,
+        limit: u32,
+    ) -> StoreResult<'_, Page<Account, AccountId>>;
+    /// Buckets of rate limits whose arrival time is not after a time, by name.
+    fn idle_buckets(
+        &self,
+        until: ArrivalTime,
+        after: Option<Bucket>,
+        limit: u32,
+    ) -> StoreResult<'_, Page<Bucket, Bucket>>;
 }
 
 /// How large the store is.
@@ -158,6 +236,6 @@ pub trait Commits: Send + Sync {
 }
 
 /// The whole store.
-pub trait Store: AcmeReads + CertificateReads + AuthorityReads + Commits {}
+pub trait Store: AcmeReads + CertificateReads + AuthorityReads + UpkeepReads + Commits {}
 
-impl<T: AcmeReads + CertificateReads + AuthorityReads + Commits> Store for T {}
+impl<T: AcmeReads + CertificateReads + AuthorityReads + UpkeepReads + Commits> Store for T {}

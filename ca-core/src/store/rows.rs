@@ -208,6 +208,27 @@ pub enum Origin {
     Issuer(IssuerId),
 }
 
+/// What renewal is decided by: an inventory row without its DER.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFacts {
+    /// Issuer and serial.
+    pub id: CertificateId,
+    /// How far it got, and whether it may be trusted.
+    pub state: CertificateState,
+    /// The profile it was made by.
+    pub profile: ProfileName,
+    /// The subjectAltName entries.
+    pub names: Vec<Identifier>,
+    /// First second of validity.
+    pub not_before: Timestamp,
+    /// Last second of validity.
+    pub not_after: Timestamp,
+    /// The ACME account that it was made for; `None` for those of our own.
+    pub account: Option<AccountId>,
+    /// When it was reserved.
+    pub reserved_at: Timestamp,
+}
+
 /// What OCSP needs of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CertificateStatus {

@@ -303,7 +303,10 @@ async fn a_profile_that_the_directory_does_not_offer_is_not_issued() {
     ca.commit(vec![Change::PutOrder(order.clone())], vec![]).await;
     ca.authority.carry_out(effect).await.unwrap();
     let state = ca.order(&order).await.state;
-    assert!(matches!(state, OrderState::Failed { failure: OrderFailure::Internal { .. } }), "{state:?}");
+    assert!(
+        matches!(state, OrderState::Failed { failure: OrderFailure::InvalidProfile { .. } }),
+        "{state:?}"
+    );
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! A CA in a temporary directory: the real store, software keys, and a clock that the test sets.
 
+use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -7,9 +8,11 @@ use std::time::Duration;
 
 use ca_core::BoxFuture;
 use ca_core::acme::account::Thumbprint;
+use ca_core::acme::challenge::Proven;
 use ca_core::acme::order::{NewOrder, OrderLimits};
 use ca_core::acme::{
-    Account, AccountState, Authorization, ChallengeType, DirectoryName, Identifier, Order, OrderState,
+    Account, AccountState, Admission, Authorization, ChallengeType, DirectoryName, Identifier, Order,
+    OrderState, StarPolicy,
 };
 use ca_core::audit::Actor;
 use ca_core::authority::{Authority, AuthorityConfig, CrlValidity, NewCa, Unobserved};
@@ -17,7 +20,8 @@ use ca_core::id::{AccountId, EffectId};
 use ca_core::issuance::PkiUrls;
 use ca_core::pkix::public_key::PublicKey;
 use ca_core::policy::{AllowedNames, DirectoryPolicy, SubscriberKeys};
-use ca_core::profile::{Profile, ProfileConfig, ProfileName, Usage};
+use ca_core::policy_hook::PolicyGate;
+use ca_core::profile::{Profile, ProfileConfig, ProfileName, RequestedValidity, Usage};
 use ca_core::random::SystemRandom;
 use ca_core::signing::{
     KeyAlgorithm, KeyBackend, KeyDescription, KeyError, KeyLabel, Signature, SignatureAlgorithm,
@@ -129,21 +133,36 @@ pub fn profile_name(name: &str) -> ProfileName {
     ProfileName::try_from(name.to_owned()).unwrap()
 }
 
+/// What is offered for automatic renewal.
+pub fn star() -> StarPolicy {
+    StarPolicy {
+        min_lifetime: Duration::from_mins(10),
+        max_lifetime: Duration::from_hours(24 * 7),
+        max_duration: Duration::from_hours(24 * 365),
+        certificate_get: true,
+    }
+}
+
 pub fn policy() -> DirectoryPolicy {
     DirectoryPolicy {
         directory: directory(),
         names: AllowedNames::Any,
         wildcards: true,
-        challenges: ChallengeType::ALL.to_vec(),
+        challenges: ChallengeType::USUAL.to_vec(),
         profiles: vec![profile_name("tls-server"), profile_name("tls-client")],
         subscriber_keys: SubscriberKeys::default(),
         limits: OrderLimits::default(),
+        reuse: None,
+        subdomains: false,
+        star: Some(star()),
+        client_validity: false,
+        issuer: None,
     }
 }
 
 fn config(urls: PkiUrls) -> AuthorityConfig {
     let profile = |name: &str, usage| {
-        let config = ProfileConfig { usage, validity_days: 90, backdate_minutes: 5 };
+        let config = ProfileConfig { usage, validity_days: 90, backdate_minutes: 5, description: None };
         Profile::new(profile_name(name), &config).unwrap()
     };
     AuthorityConfig {
@@ -188,6 +207,11 @@ impl Ca {
         ca
     }
 
+    /// The same with a policy service.
+    pub fn with_policy(self, gate: PolicyGate) -> Self {
+        Self { authority: self.authority.with_policy(gate), ..self }
+    }
+
     /// The authority as it is after the process died and came back, on the same store and keys.
     pub async fn after_crash(self) -> Self {
         let authority = Authority::new(
@@ -227,9 +251,12 @@ impl Ca {
             id,
             directory: directory(),
             thumbprint: Thumbprint(thumbprint),
+            former_keys: Vec::new(),
+            limits: BTreeMap::new(),
             jwk: "{}".into(),
             contacts: vec![],
             terms_agreed_at: None,
+            external_account: None,
             state: AccountState::Valid,
             created_at: self.clock_now(),
             version: Version::NEW,
@@ -247,10 +274,19 @@ impl Ca {
         let request = NewOrder {
             identifiers: names.iter().map(|name| Identifier::from_text(name).unwrap()).collect(),
             profile: None,
-            validity_asked: false,
+            ancestors: HashMap::new(),
+            held: Vec::new(),
+            validity: RequestedValidity::default(),
+            auto_renewal: None,
         };
-        let (order, authorizations) =
-            Order::place(request, account, &policy(), self.clock_now(), &mut SystemRandom).unwrap();
+        let (order, authorizations) = Order::place(
+            request,
+            account,
+            &Admission::ungranted(&policy()),
+            self.clock_now(),
+            &mut SystemRandom,
+        )
+        .unwrap();
         let order = Order { state: OrderState::Processing { csr }, ..order };
         let effect = Effect {
             id: EffectId::generate(self.clock_now(), &mut SystemRandom),
@@ -258,7 +294,12 @@ impl Ca {
         };
         let valid = |authorization: Authorization| {
             let kind = authorization.challenges[0].kind;
-            Change::PutAuthorization(authorization.decided(kind, vec![], Ok(()), self.clock_now()))
+            Change::PutAuthorization(authorization.decided(
+                kind,
+                vec![],
+                Ok(Proven::default()),
+                self.clock_now(),
+            ))
         };
         let mut changes: Vec<Change> = authorizations.into_iter().map(valid).collect();
         changes.push(Change::PutOrder(order.clone()));

@@ -8,6 +8,12 @@
 
 mod authority;
 mod ca;
+mod caa;
 mod csr;
+mod external_accounts;
 mod hierarchy;
+mod limits;
 mod orders;
+mod policy_hook;
+mod renewal;
+mod star;

@@ -1,16 +1,17 @@
 //! Orders and authorizations as pure state machines, RFC 8555 §7.1.6.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
-use ca_core::acme::challenge::{FailureKind, ValidationFailure};
+use ca_core::acme::challenge::{FailureKind, Proven, ValidationFailure};
 use ca_core::acme::order::{NewOrder, OrderLimits, OrderRejected};
 use ca_core::acme::{
-    Authorization, ChallengeType, DirectoryName, Identifier, Order, OrderStatus,
+    Admission, Authorization, ChallengeType, DirectoryName, Identifier, Order, OrderStatus,
     authorization::{AcceptError, Accepted},
 };
 use ca_core::id::AccountId;
 use ca_core::policy::{AllowedNames, DirectoryPolicy, SubscriberKeys};
-use ca_core::profile::ProfileName;
+use ca_core::profile::{ProfileName, RequestedValidity};
 use ca_core::random::SystemRandom;
 use ca_core::time::Timestamp;
 use proptest::prelude::*;
@@ -20,10 +21,15 @@ fn policy() -> DirectoryPolicy {
         directory: DirectoryName::try_from("default".to_owned()).unwrap(),
         names: AllowedNames::Any,
         wildcards: true,
-        challenges: ChallengeType::ALL.to_vec(),
+        challenges: ChallengeType::USUAL.to_vec(),
         profiles: vec![ProfileName::try_from("tls-server".to_owned()).unwrap()],
         subscriber_keys: SubscriberKeys::default(),
         limits: OrderLimits::default(),
+        reuse: None,
+        subdomains: false,
+        star: None,
+        client_validity: false,
+        issuer: None,
     }
 }
 
@@ -31,7 +37,10 @@ fn request(names: &[&str]) -> NewOrder {
     NewOrder {
         identifiers: names.iter().map(|name| Identifier::from_text(name).unwrap()).collect(),
         profile: None,
-        validity_asked: false,
+        ancestors: HashMap::new(),
+        held: Vec::new(),
+        validity: RequestedValidity::default(),
+        auto_renewal: None,
     }
 }
 
@@ -44,7 +53,8 @@ fn account() -> AccountId {
 }
 
 fn place(names: &[&str]) -> (Order, Vec<Authorization>) {
-    Order::place(request(names), account(), &policy(), now(), &mut SystemRandom).unwrap()
+    Order::place(request(names), account(), &Admission::ungranted(&policy()), now(), &mut SystemRandom)
+        .unwrap()
 }
 
 #[test]
@@ -65,7 +75,7 @@ fn policy_refuses_with_a_reason_for_each_name() {
     let rejected = Order::place(
         request(&["a.example", "b.other", "*.c.example"]),
         account(),
-        &policy,
+        &Admission::ungranted(&policy),
         now(),
         &mut SystemRandom,
     );
@@ -81,7 +91,7 @@ fn an_order_is_ready_exactly_when_every_authorization_is_valid() {
         let Ok(Accepted::Validate(next)) = authorization.accept(ChallengeType::Http01, now()) else {
             panic!("accepted")
         };
-        *authorization = next.decided(ChallengeType::Http01, vec![], Ok(()), now());
+        *authorization = next.decided(ChallengeType::Http01, vec![], Ok(Proven::default()), now());
     }
     assert_eq!(order.status(&authorizations, now()), OrderStatus::Ready);
     let later = now().plus(Duration::from_hours(24 * 8));
@@ -135,7 +145,7 @@ proptest! {
                 }
                 Step::Decide(kind, fine) => {
                     let failure = ValidationFailure::new(FailureKind::Connection, "refused");
-                    let outcome = if fine { Ok(()) } else { Err(failure) };
+                    let outcome = if fine { Ok(Proven::default()) } else { Err(failure) };
                     authorization = authorization.decided(kind, vec![], outcome, at);
                 }
                 Step::Deactivate => authorization = authorization.deactivated(at),

@@ -28,7 +28,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// How many waiting effects are looked through for the CRL's.
 const EFFECTS_READ: u32 = 10_000;
 /// How often a change is decided again after somebody else came first.
-const DECISIONS: u32 = 5;
+pub(super) const DECISIONS: u32 = 5;
 
 /// What requests are carried out on.
 pub struct Administration {
@@ -42,6 +42,8 @@ pub struct Administration {
     pub clock: Arc<dyn Clock>,
     /// The roles that this process runs; empty for the command line.
     pub roles: Vec<&'static str>,
+    /// `acme.public_url`, without a trailing slash.
+    pub acme_url: String,
     /// Whether something else in this process carries effects out; else they are carried out here.
     pub serving: bool,
 }
@@ -89,6 +91,9 @@ impl Administration {
                 let issuers = self.store.issuers().await.map_err(store_failure)?;
                 Ok(Answer::Object(views::certificate_with_pem(&record, &issuers)))
             }
+            Request::PullRenewals(new) => self.pull_renewals(new, uid).await,
+            Request::RenewalPulls => self.renewal_pulls().await,
+            Request::RemoveRenewalPull { id } => self.remove_renewal_pull(&id, uid).await,
             Request::Revoke { id, reason } => self.revoke(&id, reason, uid).await,
             Request::Accounts { after } => {
                 let page = self.store.accounts(after, PAGE_ROWS).await.map_err(store_failure)?;
@@ -96,7 +101,19 @@ impl Administration {
             }
             Request::Account { id } => Ok(Answer::Object(views::account(&self.account(&id).await?))),
             Request::DeactivateAccount { id } => self.deactivate_account(&id, uid).await,
+            Request::LimitAccount { id, limit, allowance } => {
+                self.limit_account(&id, limit, allowance, uid).await
+            }
+            Request::PausedNames { account, after } => self.paused(account, after).await,
+            Request::Unpause { id, name } => self.unpause(&id, name.as_deref(), uid).await,
             Request::Orders { account, after } => self.orders(account, after).await,
+            Request::CreateExternalAccount(new) => self.create_external_account(new, uid).await,
+            Request::ExternalAccounts { after } => self.external_accounts(after).await,
+            Request::ExternalAccount { id } => self.show_external_account(&id).await,
+            Request::RevokeExternalAccount { id, accounts } => {
+                self.revoke_external_account(&id, accounts, uid).await
+            }
+            Request::ForgetSealingKey => self.forget_sealing_key(uid).await,
             Request::Order { id } => {
                 let parsed = id.parse().map_err(|_| not_found("order", &id))?;
                 let found = self.store.order(parsed).await.map_err(store_failure)?;
@@ -153,7 +170,7 @@ impl Administration {
         Ok(Answer::Page { rows, next: next.map(|next| next.to_string()) })
     }
 
-    async fn certificate(&self, id: &str) -> Result<CertificateRecord, Failure> {
+    pub(super) async fn certificate(&self, id: &str) -> Result<CertificateRecord, Failure> {
         if let Ok(id) = id.parse::<CertificateId>()
             && let Some(record) = self.store.certificate(id).await.map_err(store_failure)?
         {
@@ -174,12 +191,12 @@ impl Administration {
         }
     }
 
-    async fn account(&self, id: &str) -> Result<Account, Failure> {
+    pub(super) async fn account(&self, id: &str) -> Result<Account, Failure> {
         let parsed = id.parse().map_err(|_| not_found("account", id))?;
         self.store.account(parsed).await.map_err(store_failure)?.ok_or_else(|| not_found("account", id))
     }
 
-    async fn deactivate_account(&self, id: &str, uid: u32) -> Result<Answer, Failure> {
+    pub(super) async fn deactivate_account(&self, id: &str, uid: u32) -> Result<Answer, Failure> {
         for _ in 0..DECISIONS {
             let account = self.account(id).await?;
             if account.require_valid().is_err() {
@@ -255,7 +272,7 @@ impl Administration {
     }
 }
 
-fn answer_page<T, K: ToString>(page: Page<T, K>, view: impl Fn(&T) -> Value) -> Answer {
+pub(super) fn answer_page<T, K: ToString>(page: Page<T, K>, view: impl Fn(&T) -> Value) -> Answer {
     Answer::Page { rows: page.rows.iter().map(view).collect(), next: page.next.map(|next| next.to_string()) }
 }
 
@@ -282,6 +299,9 @@ pub fn store_failure(error: StoreError) -> Failure {
             "stop the server, run `chancery doctor`, and restore a backup if it finds damage"
         }
         StoreError::Refused(_) => "check store.role_users in chancery.toml",
+        StoreError::Limited(_) | StoreError::Bounded(_) | StoreError::Paused(_) => {
+            "no command of an operator is limited: report this with the program's version"
+        }
     };
     Failure::new(Code::Store, &error, fix)
 }

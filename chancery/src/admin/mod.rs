@@ -4,10 +4,15 @@
 pub mod client;
 mod create;
 pub mod execute;
+pub mod external_accounts;
+mod limits;
+pub mod renewal;
 pub mod socket;
 pub mod views;
 
-use ca_core::id::{AccountId, OrderId};
+use ca_core::acme::pause::PairId;
+use ca_core::acme::rate_limit::{Allowance, Limit};
+use ca_core::id::{AccountId, ExternalAccountId, OrderId};
 use ca_core::revocation::RevocationReason;
 use ca_core::signing::{KeyAlgorithm, SignatureAlgorithm};
 use ca_core::store::{CertificateFilter, IssuerKind};
@@ -15,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::failure::Failure;
+use external_accounts::NewExternalAccount;
 
 /// The longest request, in bytes.
 pub const LONGEST_REQUEST_BYTES: u32 = 64 * 1024;
@@ -88,6 +94,29 @@ pub enum Request {
         /// Which.
         id: String,
     },
+    /// Give an account a rate limit of its own.
+    LimitAccount {
+        /// Which.
+        id: String,
+        /// The limit.
+        limit: Limit,
+        /// Its value; its directory's without it.
+        allowance: Option<Allowance>,
+    },
+    /// A page of paused names.
+    PausedNames {
+        /// Of this account only.
+        account: Option<AccountId>,
+        /// Where the page before ended.
+        after: Option<PairId>,
+    },
+    /// Let an account order a paused name again.
+    Unpause {
+        /// Which.
+        id: String,
+        /// The name; all of them without it.
+        name: Option<String>,
+    },
     /// A page of orders, newest first.
     Orders {
         /// Of this account only.
@@ -100,13 +129,55 @@ pub enum Request {
         /// Which.
         id: String,
     },
+    /// Make an external account; the answer holds its MAC key.
+    CreateExternalAccount(NewExternalAccount),
+    /// A page of external accounts, newest first.
+    ExternalAccounts {
+        /// Where the page before ended.
+        after: Option<ExternalAccountId>,
+    },
+    /// One external account, with the accounts that are bound to it.
+    ExternalAccount {
+        /// Which.
+        id: String,
+    },
+    /// Take an external account back, with the authorizations that rest on its trust.
+    RevokeExternalAccount {
+        /// Which.
+        id: String,
+        /// Whether the accounts that are bound to it are ended too.
+        accounts: bool,
+    },
+    /// Let role acme publish another sealing key.
+    ForgetSealingKey,
+    /// Ask clients to renew certificates sooner.
+    PullRenewals(renewal::NewPull),
+    /// Every such wish.
+    RenewalPulls,
+    /// Take one back.
+    RemoveRenewalPull {
+        /// Which.
+        id: String,
+    },
 }
 
 impl Request {
     /// Whether it changes something, so that it needs the CA's keys and the lock.
     #[must_use]
     pub const fn writes(&self) -> bool {
-        matches!(self, Self::CreateIssuer { .. } | Self::Revoke { .. } | Self::DeactivateAccount { .. })
+        matches!(
+            self,
+            Self::CreateIssuer { .. }
+                | Self::LimitAccount { .. }
+                | Self::Unpause { .. }
+                | Self::PullRenewals(_)
+                | Self::RemoveRenewalPull { .. }
+                | Self::Revoke { .. }
+                | Self::DeactivateAccount { .. }
+                | Self::CreateExternalAccount(_)
+                | Self::RevokeExternalAccount { .. }
+                | Self::ForgetSealingKey
+        )
     }
 }
 

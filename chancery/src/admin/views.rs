@@ -138,6 +138,8 @@ pub fn account(account: &Account) -> Value {
         "status": account.state.name(),
         "contacts": account.contacts,
         "thumbprint": account.thumbprint,
+        "external_account": super::external_accounts::binding(account.external_account.as_ref()),
+        "limits": account.limits,
         "created_at": account.created_at.to_string(),
         "terms_agreed_at": account.terms_agreed_at.map(|at| at.to_string()),
         "ended_at": ended_at,
@@ -149,9 +151,13 @@ pub fn account(account: &Account) -> Value {
 pub fn order(order: &Order, authorizations: &[Authorization], now: Timestamp) -> Value {
     let status = order.status(authorizations, now);
     let (certificate, failure) = match &status {
-        OrderStatus::Valid(certificate) => (Some(certificate.clone()), None),
+        OrderStatus::Valid(certificate) | OrderStatus::Renewing(certificate) => {
+            (Some(certificate.clone()), None)
+        }
         OrderStatus::Invalid(failure) => (None, failure.as_ref().map(ToString::to_string)),
-        OrderStatus::Pending | OrderStatus::Ready | OrderStatus::Processing => (None, None),
+        OrderStatus::Pending | OrderStatus::Ready | OrderStatus::Processing | OrderStatus::Canceled => {
+            (None, None)
+        }
     };
     json!({
         "id": order.id,
@@ -160,6 +166,12 @@ pub fn order(order: &Order, authorizations: &[Authorization], now: Timestamp) ->
         "status": status.name(),
         "names": order.identifiers.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "profile": order.profile,
+        "not_before": order.validity.not_before.map(|date| date.to_string()),
+        "not_after": order.validity.not_after.map(|date| date.to_string()),
+        "replaces": order.replaces.as_ref().map(|predecessor| &predecessor.certificate),
+        "owner": order.annotations.as_ref().and_then(|added| added.owner.as_ref()),
+        "labels": order.annotations.as_ref().map(|added| added.labels.as_map()),
+        "renewed_until": order.auto_renewal.map(|agreed| agreed.end.to_string()),
         "created_at": order.created_at.to_string(),
         "expires_at": order.expires_at.to_string(),
         "certificate": certificate,

@@ -9,6 +9,13 @@ use ca_core::store::Role;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::bench::BenchCommand;
+
+use super::renewal::RenewalCommand;
+
+use super::external_accounts::EabCommand;
+use super::limits::AccountLimitCommand;
+
 /// A self-hosted private certificate authority: ACME, OCSP and CRLs over keys in software or in an HSM.
 #[derive(Debug, Parser)]
 #[command(
@@ -69,9 +76,27 @@ pub(super) enum Command {
     /// ACME orders
     #[command(subcommand, after_help = "Examples:\n  chancery order list\n  chancery order show ORDER")]
     Order(OrderCommand),
+    /// Certificates that clients are asked to renew sooner
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  chancery renewal list\n  chancery renewal pull --issuer issuing-1\n  chancery renewal remove ID"
+    )]
+    Renewal(RenewalCommand),
+    /// External accounts, which new ACME accounts are bound to
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  chancery eab create --owner 'web team' --name .web.example.org\n  chancery eab list\n  chancery eab revoke EAB --accounts"
+    )]
+    Eab(EabCommand),
     /// Check configuration, files, keys, store, clock, ports and freshness
     #[command(after_help = "Examples:\n  chancery doctor\n  chancery --data /var/lib/chancery doctor --json")]
     Doctor,
+    /// Put load on a server, and measure it
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  chancery bench acme --directory https://127.0.0.1:8443/acme/default/directory --clients 32"
+    )]
+    Bench(BenchCommand),
     /// Print a completion script for a shell
     #[command(
         after_help = "Examples:\n  chancery completions bash > /etc/bash_completion.d/chancery\n  chancery completions fish > ~/.config/fish/completions/chancery.fish"
@@ -338,6 +363,8 @@ pub(super) enum AccountCommand {
         /// Its id
         id: String,
     },
+    #[command(flatten)]
+    Limits(AccountLimitCommand),
     /// End one: its key is refused from now on; its certificates stay as they are
     #[command(after_help = "Examples:\n  chancery account deactivate 06pk6og0u8b4f8t2v1q3c9d5ro")]
     Deactivate {

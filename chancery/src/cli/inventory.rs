@@ -49,7 +49,7 @@ const ORDER_COLUMNS: &[Column] = &[
 ];
 
 /// Where requests go.
-enum Session {
+pub(super) enum Session {
     /// To the server that runs.
     Server(Client),
     /// Nowhere: this process does the work, in the name of its own user.
@@ -58,7 +58,7 @@ enum Session {
 
 impl Session {
     /// Asks the server if one runs; else opens the data directory, for writing if `writes`.
-    async fn open(data: &DataDir, writes: bool) -> Result<Self, Failure> {
+    pub(super) async fn open(data: &DataDir, writes: bool) -> Result<Self, Failure> {
         logging::start(LogFormat::Auto, "warn");
         if let Some(client) = Client::connect(&data.admin_socket()).await? {
             return Ok(Self::Server(client));
@@ -75,7 +75,9 @@ impl Session {
             (open::remote(data, Role::Ca)?, None, None)
         };
         let (data, roles) = (data.clone(), Vec::new());
-        let administration = Administration { data, store, authority, clock, roles, serving: false };
+        let acme_url = open::acme_url(&config)?;
+        let administration =
+            Administration { data, store, authority, clock, roles, acme_url, serving: false };
         Ok(Self::Own(Box::new(administration), lock))
     }
 
@@ -92,7 +94,7 @@ impl Session {
         }
     }
 
-    async fn object(&mut self, request: &Request) -> Result<Value, Failure> {
+    pub(super) async fn object(&mut self, request: &Request) -> Result<Value, Failure> {
         match self.ask(request).await? {
             Answer::Object(object) => Ok(object),
             Answer::Page { .. } | Answer::Failed(_) => Err(unexpected()),
@@ -111,7 +113,7 @@ impl Session {
     }
 
     /// Every row, or the first `limit`; `request` makes the request for the page that begins at a place.
-    async fn rows(
+    pub(super) async fn rows(
         &mut self,
         limit: Option<NonZeroUsize>,
         request: impl Fn(Option<String>) -> Result<Request, Failure>,
@@ -137,7 +139,7 @@ impl Session {
     }
 }
 
-fn unexpected() -> Failure {
+pub(super) fn unexpected() -> Failure {
     Failure::new(
         Code::Server,
         "the server answered something else than was asked",
@@ -325,6 +327,7 @@ pub(super) async fn accounts(
             let mut session = Session::open(data, false).await?;
             output.show(&session.object(&Request::Account { id }).await?);
         }
+        AccountCommand::Limits(command) => super::limits::run(data, command, output).await?,
         AccountCommand::Deactivate { id } => {
             let mut session = Session::open(data, true).await?;
             let account = session.object(&Request::DeactivateAccount { id }).await?;
@@ -363,7 +366,7 @@ pub(super) async fn orders(data: &DataDir, command: OrderCommand, output: &Outpu
     Ok(())
 }
 
-fn text(object: &Value, field: &str) -> Option<String> {
+pub(super) fn text(object: &Value, field: &str) -> Option<String> {
     object.get(field).and_then(Value::as_str).map(str::to_owned)
 }
 

@@ -88,7 +88,7 @@ Ctrl-C stops; `chancery up` goes on with the same CA.
 }
 
 /// A word that a POSIX shell takes as it is.
-fn shell_quoted(word: &str) -> String {
+pub(super) fn shell_quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         word.to_owned()
@@ -135,9 +135,9 @@ pub(super) async fn init(data: &DataDir, init: Init, output: &Output) -> Result<
         output.say("Its certificates would carry loopback URLs, so nothing is issued until pki.public_url names a host.");
     }
     output.say(&format!(
-        "Next: list the names it may certify under acme.allowed_names in {}, then run\n  chancery --data {} serve",
+        "Next: list the names it may certify under acme.allowed_names in {}, then run\n  chancery --data {data} serve\nand make what each new ACME account is bound to:\n  chancery --data {data} eab create --owner NAME",
         data.configuration().display(),
-        shell_quoted(&data.path().display().to_string())
+        data = shell_quoted(&data.path().display().to_string())
     ));
     if is_loopback_url(&init.public_url) && !init.trial {
         output.say("Note: --public-url leads to this machine only.");

@@ -2,9 +2,12 @@
 
 mod arguments;
 mod completions;
+mod external_accounts;
 mod inventory;
 mod lifecycle;
+mod limits;
 pub mod output;
+mod renewal;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -70,6 +73,9 @@ fn dispatch(arguments: Arguments, output: &Output) -> Result<(), Failure> {
         completions::print(shell, output);
         return Ok(());
     }
+    if let Command::Bench(command) = arguments.command {
+        return crate::bench::run(command, &arguments.data, output);
+    }
     let data = DataDir::new(&arguments.data)?;
     // Taken while this process has one thread: they are read from the environment.
     let handed = match arguments.command {
@@ -89,12 +95,14 @@ fn dispatch(arguments: Arguments, output: &Output) -> Result<(), Failure> {
             Command::Init(init) => lifecycle::init(&data, init, output).await,
             Command::Serve(serve) => lifecycle::serve(&data, serve, handed, output).await,
             Command::Doctor => crate::doctor::run(&data, output).await,
-            Command::Completions { .. } => Ok(()),
+            Command::Completions { .. } | Command::Bench(_) => Ok(()),
             Command::Root(command) => inventory::roots(&data, command, output).await,
             Command::Issuer(command) => inventory::issuers(&data, command, output).await,
             Command::Certificate(command) => inventory::certificates(&data, command, output).await,
             Command::Account(command) => inventory::accounts(&data, command, output).await,
             Command::Order(command) => inventory::orders(&data, command, output).await,
+            Command::Renewal(command) => renewal::run(&data, command, output).await,
+            Command::Eab(command) => external_accounts::run(&data, command, output).await,
         }
     })
 }

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::data::DataDir;
 use crate::failure::{Code, Failure};
 use crate::listen::connections::Bounds;
+use crate::policy_hook::PolicySection;
 
 /// The whole configuration.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -42,6 +43,8 @@ pub struct Config {
     pub crl: crl_publisher::Config,
     /// `[ca]`: how much is done at a time.
     pub ca: CaSection,
+    /// `[policy]`: who else is asked before a certificate is issued.
+    pub policy: PolicySection,
     /// `[log]`: the log's form.
     pub log: LogSection,
 }
@@ -62,12 +65,15 @@ pub struct Listen {
     pub crl: Option<SocketAddr>,
     /// Metrics and health.
     pub metrics: SocketAddr,
-    /// How many connections a listener holds at a time.
+    /// How many connections a listener holds at a time; one more takes the place of the one that has been idle, or slow
+    /// to send its request, for longest.
     pub max_connections: NonZeroU32,
     /// How long a TLS handshake or a request's header may take, and an idle connection is kept.
     pub header_timeout_seconds: NonZeroU32,
     /// How long a request may take, its body's arrival included.
     pub request_timeout_seconds: NonZeroU32,
+    /// How long a client may take not one byte of an answer that is on its way.
+    pub stall_timeout_seconds: NonZeroU32,
 }
 
 impl Default for Listen {
@@ -83,6 +89,7 @@ impl Default for Listen {
             max_connections: const { NonZeroU32::new(4096).unwrap() },
             header_timeout_seconds: const { NonZeroU32::new(10).unwrap() },
             request_timeout_seconds: const { NonZeroU32::new(60).unwrap() },
+            stall_timeout_seconds: const { NonZeroU32::new(30).unwrap() },
         }
     }
 }
@@ -95,6 +102,7 @@ impl Listen {
             connections: usize::try_from(self.max_connections.get()).unwrap_or(usize::MAX),
             header: Duration::from_secs(self.header_timeout_seconds.get().into()),
             request: Duration::from_secs(self.request_timeout_seconds.get().into()),
+            stall: Duration::from_secs(self.stall_timeout_seconds.get().into()),
         }
     }
 }
@@ -231,6 +239,9 @@ impl Config {
         self.acme.directories().map_err(|e| e.to_string())?;
         self.ocsp.check().map_err(|e| e.to_string())?;
         self.crl.check().map_err(|e| e.to_string())?;
+        if let Some(webhook) = &self.policy.webhook {
+            webhook.check()?;
+        }
         let ocsp_and_crl = [("pki.ocsp_url", &self.pki.ocsp_url), ("pki.crl_url", &self.pki.crl_url)];
         let urls = ocsp_and_crl.into_iter().filter_map(|(key, url)| url.as_ref().map(|url| (key, url)));
         for (key, url) in urls.chain([("pki.public_url", &self.pki.public_url)]) {
@@ -348,7 +359,7 @@ pub fn default_profiles() -> BTreeMap<ProfileName, ProfileConfig> {
         .into_iter()
         .filter_map(|(name, usage)| {
             let name = ProfileName::try_from(name.to_owned()).ok()?;
-            Some((name, ProfileConfig { usage, validity_days: 90, backdate_minutes: 5 }))
+            Some((name, ProfileConfig { usage, validity_days: 90, backdate_minutes: 5, description: None }))
         })
         .collect()
 }

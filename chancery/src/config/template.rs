@@ -29,7 +29,7 @@ pub struct Template {
 pub enum Purpose {
     /// `up`: loopback only, any name.
     FirstLook,
-    /// `init`: all addresses, no name until the operator lists some.
+    /// `init`: all addresses, external accounts only, no name until the operator lists some.
     Service,
 }
 
@@ -77,9 +77,17 @@ impl Template {
     #[must_use]
     pub fn render(&self) -> String {
         let mut text = String::new();
-        for section in
-            [Self::head, Self::listen, Self::acme, Self::validation, Self::pki, Self::keys, Self::rest]
-        {
+        for section in [
+            Self::head,
+            Self::listen,
+            Self::acme,
+            Self::validation,
+            Self::limits,
+            Self::renewal,
+            Self::pki,
+            Self::keys,
+            Self::rest,
+        ] {
             text.push_str(&section(self));
         }
         text
@@ -115,6 +123,7 @@ metrics = \"127.0.0.1:9464\"
 #max_connections = 4096
 #header_timeout_seconds = 10
 #request_timeout_seconds = 60
+#stall_timeout_seconds = 30
 "
         )
     }
@@ -148,23 +157,105 @@ wildcards = false
 # The base of every ACME URL, as clients reach it. Clients keep it: changing it later breaks them.
 public_url = {url}
 {names}\
-# Whether new accounts need an external account binding; this version offers none.
-external_account_required = false
+# Whether new ACME accounts must be bound to an external account, which `chancery eab create` makes. What one grants
+# is never more than what is admitted here.
+external_account_required = {eab}
 # The profiles offered; the first is used when a client asks for none.
 #profiles = [\"tls-server\", \"tls-client\"]
+# dns-account-01 and dns-persist-01 (drafts) too, where clients know them; the latter needs caa_identities.
 #challenges = [\"http-01\", \"dns-01\", \"tls-alpn-01\"]
+# Whether CAA records of dns names are looked at (RFC 8659): \"off\" or \"check\"; and the names by which records can give
+# this CA.
+#caa = \"off\"
+#caa_identities = [\"ca.example.org\"]
+# How long after its validation an authorization serves further orders; 0: every order proves its names. Where it is
+# not 0, names can be proven ahead of any order.
+#authorization_reuse_seconds = 0
+# Whether an authorization for a domain can be had that serves every name below it (RFC 9444).
+#subdomains = false
+# Whether orders can ask for short-term certificates that are renewed without the client (RFC 8739), and within what.
+#star.enabled = false
+#star.min_lifetime_seconds = 86400
+#star.max_lifetime_seconds = 604800
+#star.max_duration_seconds = 31536000
+#star.allow_certificate_get = false
+# Whether an order may choose notBefore and notAfter, within the lifetime of its profile.
+#client_validity = false
+# The issuing CA that signs; by default the newest active one (`chancery issuer list`).
+#issuer = \"issuing-1\"
 {port_note}\
 # Where http-01 and tls-alpn-01 challenges are fetched from.
 http01_port = {http01}
 tls_alpn01_port = {alpn}
 # The resolvers used for validation; empty: those of the system.
 #dns_servers = [\"192.0.2.53\"]
+# Behind a proxy: the networks of those that are believed when they say for whom they ask, and in which header they
+# do, x-forwarded-for or forwarded. A proxy must set or extend that header itself.
+#trusted_proxies = []
+#forwarded_header = \"x-forwarded-for\"
+# Devices are believed, by device-attest-01, in the formats apple, android-key, tpm and step: each only by way of the CA
+# certificates in a file of its own. The challenge must be named in challenges, and devices in allowed_names, as
+# \"permanent-identifier:PREFIX*\" or \"hardware-module:*/1.2.3.4\".
+#[acme.attestation.tpm]
+#roots = \"tpm-roots.pem\"
 # Several directories can be named: each takes what is set in [acme] unless it has its own.
 #[acme.directories.default]
 ",
             url = quoted(&self.acme_url),
+            eab = self.purpose == Purpose::Service,
             http01 = self.http01_port,
             alpn = self.tls_alpn01_port,
+        )
+    }
+
+    fn limits(&self) -> String {
+        let limits = match self.purpose {
+            Purpose::FirstLook => {
+                "
+[acme.limits]
+# Rate limits and bounds on what clients pile up. All are off here; `chancery init` writes those that suit service.
+"
+            }
+            Purpose::Service => {
+                "
+[acme.limits]
+# How much clients may ask for: COUNT/PERIOD, with all of them at once at most unless 'burst COUNT' follows, or \"off\".
+# A directory can have its own, under [acme.directories.NAME.limits], and so can an account: `chancery account limit`.
+# Renewals that ARI asked for are not counted.
+new_accounts_per_address = \"50/3h\"
+new_orders_per_account = \"3000/3h\"
+new_orders_per_directory = \"off\"
+# Orders that contain a name, whoever places them; and certificates for exactly the same names.
+new_orders_per_name = \"100/1d\"
+certificates_per_name_set = \"50/7d\"
+failed_validations_per_name = \"20/1h\"
+# A name that fails so often in a row for an account, with no success between, is closed to it until
+# `chancery account unpause`. 0: never.
+pause_after_failures = 100
+# Accounts without an external account that never ordered anything, and authorizations that wait for a client, by
+# account. 0: any number.
+max_unused_accounts = 10000
+max_pending_authorizations = 2000
+# How many bits of a client's address name it.
+ipv4_prefix = 32
+ipv6_prefix = 64
+# A page that says whom to ask for more.
+#help_url = \"https://ca.example.org/limits\"
+"
+            }
+        };
+        format!(
+            "{limits}
+[acme.pruning]
+# Rows that nobody can use any more are deleted: orders that never got a certificate, authorizations that are over,
+# accounts that never ordered anything. Certificates and the audit log never are.
+#enabled = true
+#every_seconds = 3600
+#orders_after_days = 90
+#authorizations_after_days = 90
+#unused_accounts_after_days = 365
+#failures_after_days = 30
+"
         )
     }
 
@@ -193,6 +284,23 @@ deny_networks = [
             }
         };
         format!("{head}{lists}")
+    }
+
+    fn renewal(&self) -> String {
+        "
+[acme.renewal]
+# When clients that ask (RFC 9773) are told to renew: somewhere in this part of a certificate's life, spread evenly over
+# all certificates. `chancery renewal pull` asks for it sooner.
+#from_percent = 66
+#to_percent = 80
+# Times of the week, in UTC, at which nobody should renew, where that leaves any.
+#busy_hours = [\"Mon-Fri 08:00-18:00\"]
+# How long clients wait before they ask again.
+#retry_after_seconds = 21600
+# A page about it, which clients show to their operators.
+#explanation_url = \"https://ca.example.org/renewal\"
+"
+        .to_owned()
     }
 
     fn pki(&self) -> String {
@@ -254,6 +362,8 @@ pin_file = {}
 usage = \"tls-server\"
 validity_days = 90
 backdate_minutes = 5
+# What ACME clients are told of the profile.
+#description = \"certificates for TLS servers, valid for 90 days\"
 
 [profiles.tls-client]
 usage = \"tls-client\"
@@ -269,6 +379,21 @@ backdate_minutes = 5
 [ca]
 # How many issuances, revocations and CRLs are worked on at a time.
 #effects_at_once = 64
+
+# A service of your own that is asked before each certificate is issued, and may refuse it, shorten its life or label it
+# (docs/POLICY-WEBHOOK.md):
+# [policy.webhook]
+# url = \"https://policy.example.org/judge\"
+# The secret that both sides sign with, 32 characters or more, and the roots that vouch for the service's certificate.
+# secret_file = \"policy-secret\"
+# roots_file = \"policy-roots.pem\"
+# timeout_milliseconds = 5000
+# What no verdict means: \"refuse\" (orders wait give_up_seconds, then fail) or \"allow\".
+# on_failure = \"refuse\"
+# give_up_seconds = 300
+# Where it may be; an address in neither list must be a global one. Without these keys also private networks are allowed.
+# allow_networks = [\"10.0.0.0/8\"]
+# deny_networks = []
 
 [ocsp]
 #response_validity_seconds = 86400
@@ -298,6 +423,8 @@ fn quoted(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use ca_core::acme::rate_limit::Limit;
+
     use super::*;
 
     fn templates() -> Vec<Template> {
@@ -326,7 +453,14 @@ mod tests {
             assert_eq!(config.acme.public_url, template.acme_url);
             assert_eq!(config.acme.http01_port, template.http01_port);
             assert_eq!(config.acme.wildcards, template.purpose == Purpose::FirstLook);
-            assert!(!config.acme.external_account_required);
+            let limits = &config.acme.directories().unwrap()[0].limits;
+            let limited = Limit::ALL.into_iter().filter(|limit| limits.quota(*limit).is_some()).count();
+            let bounds = [limits.pause_after, limits.max_unused_accounts, limits.max_pending_authorizations];
+            match template.purpose {
+                Purpose::FirstLook => assert_eq!((limited, bounds), (0, [None; 3])),
+                Purpose::Service => assert!(limited == 5 && bounds.iter().all(Option::is_some)),
+            }
+            assert_eq!(config.acme.external_account_required, template.purpose == Purpose::Service);
             assert_eq!(config.acme.allowed_names.is_empty(), template.purpose == Purpose::Service);
             if let Keys::Pkcs11 { token, .. } = &template.keys {
                 assert_eq!(config.keys.token.as_ref(), Some(token));
@@ -350,6 +484,19 @@ mod tests {
             .render()
             .lines()
             .filter(|line| !line.contains("[acme.directories") && !line.contains("192.0.2.53"))
+            .filter(|line| {
+                ![
+                    "#issuer",
+                    "#caa_identities",
+                    "#[acme.attestation",
+                    "#roots",
+                    "#busy_hours",
+                    "#explanation_url",
+                    "#description",
+                ]
+                .iter()
+                .any(|l| line.starts_with(l))
+            })
             .filter(|line| {
                 !["#ocsp = ", "#crl = ", "#ocsp_url", "#crl_url", "#role_users"]
                     .iter()

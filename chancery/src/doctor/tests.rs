@@ -13,8 +13,8 @@ fn failed(look: impl FnOnce(&mut Report)) -> Vec<(&'static str, String)> {
     bad.map(|check| (check.id, check.detail)).collect()
 }
 
-#[tokio::test]
-async fn time_makes_certificates_and_crls_bad() {
+/// A CA as `up` makes it, in a directory that lives as long as the first value.
+async fn ca() -> (tempfile::TempDir, DataDir) {
     let place = tempfile::tempdir().unwrap();
     let data = DataDir::new(&place.path().join("data")).unwrap();
     let init = Init {
@@ -26,6 +26,12 @@ async fn time_makes_certificates_and_crls_bad() {
         keys: Keys::Software,
     };
     setup::init(&data, &init).await.unwrap();
+    (place, data)
+}
+
+#[tokio::test]
+async fn time_makes_certificates_and_crls_bad() {
+    let (_place, data) = ca().await;
     let store = open::remote(&data, Role::Ca).unwrap();
     let issuers = store.issuers().await.unwrap();
     let crls = store.crl_summaries().await.unwrap();
@@ -59,4 +65,24 @@ fn a_full_disk_is_not_taken_for_damage() {
     }
     let damaged = StoreError::Corrupt("page 7 is never used".to_owned());
     assert_eq!(failed(|report| not_checked(damaged, report))[0].0, "store");
+}
+
+#[tokio::test]
+async fn a_directory_whose_issuer_is_not_there_is_told() {
+    let (_place, data) = ca().await;
+    let issuers = open::remote(&data, Role::Ca).unwrap().issuers().await.unwrap();
+    let said = |issuer: &str| {
+        let text = format!("[acme.directories.lab]\nissuer = \"{issuer}\"\n");
+        let config = Config::parse("chancery.toml", &text, []).unwrap();
+        failed(|report| directories(&config, &issuers, report))
+    };
+    assert_eq!(said("issuing-1"), []);
+    for wrong in ["issuing-2", "root-1"] {
+        let found = said(wrong);
+        assert_eq!(found.len(), 1);
+        assert!(
+            found[0].1.contains("acme.directories.lab.issuer") && found[0].1.contains(wrong),
+            "{found:?}"
+        );
+    }
 }

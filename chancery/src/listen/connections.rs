@@ -4,10 +4,12 @@
 
 use std::convert::Infallible;
 use std::error::Error;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use acme_server::client_address::Peer;
 use axum::body::Body;
 use bytes::Bytes;
 use ca_core::BoxFuture;
@@ -19,21 +21,25 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tower::ServiceExt;
 
+use super::places::{Arriving, Place, Places};
+use super::progress::Progress;
 use super::tls::Tls;
 
 /// The bounds of a listener.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// How many connections are open at a time; more wait in the kernel's queue.
+    /// How many connections are open at a time. One more takes the place of the one that has kept us waiting longest.
     pub connections: usize,
     /// How long a TLS handshake, or a request's header, may take; also how long an idle connection is kept.
     pub header: Duration,
     /// How long a request may take from its header to its answer, its body's arrival included.
     pub request: Duration,
+    /// How long a client may take not one byte of an answer that is on its way.
+    pub stall: Duration,
 }
 
 /// How the far side's request is answered.
@@ -46,7 +52,7 @@ pub enum Answers {
 }
 
 /// Answers one request; what goes wrong is an answer too.
-pub type Answer = dyn Fn(Request<Incoming>) -> BoxFuture<'static, Response<Full<Bytes>>> + Send + Sync;
+pub type Answer = dyn Fn(Request<Arriving>) -> BoxFuture<'static, Response<Full<Bytes>>> + Send + Sync;
 
 impl std::fmt::Debug for Answers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -77,27 +83,32 @@ impl Listener {
     ///
     /// Connections without a request in flight are closed at once; the caller bounds the wait for the others.
     pub async fn serve(self, mut stop: watch::Receiver<bool>) {
-        let places = Arc::new(Semaphore::new(self.bounds.connections));
+        let places = Places::new(self.bounds.connections);
         let mut connections = JoinSet::new();
         loop {
             // Ended connections are let go of as new ones come.
             while connections.try_join_next().is_some() {}
-            let place = tokio::select! {
-                place = Arc::clone(&places).acquire_owned() => place,
-                () = stopped(&mut stop) => break,
-            };
-            let Ok(place) = place else { break };
             let accepted = tokio::select! {
                 accepted = self.socket.accept() => accepted,
                 () = stopped(&mut stop) => break,
             };
             match accepted {
-                Ok((stream, _)) => {
+                Ok((stream, peer)) => {
+                    let place = match places.free() {
+                        Some(place) => Some(place),
+                        None => tokio::select! {
+                            place = places.vacated() => place,
+                            () = stopped(&mut stop) => None,
+                        },
+                    };
+                    let Some(place) = place else { break };
                     let (tls, bounds, answers, stop) =
                         (self.tls.clone(), self.bounds, self.answers.clone(), stop.clone());
                     connections.spawn(async move {
-                        let _place = place;
-                        connection(stream, tls, bounds, answers, stop).await;
+                        tokio::select! {
+                            () = connection((stream, peer), &place, tls, bounds, answers, stop) => {}
+                            () = place.wanted() => tracing::debug!("a connection gave its place up"),
+                        }
                     });
                 }
                 Err(error) => {
@@ -113,7 +124,8 @@ impl Listener {
 }
 
 async fn connection(
-    stream: TcpStream,
+    (stream, peer): (TcpStream, SocketAddr),
+    place: &Place,
     tls: Option<Tls>,
     bounds: Bounds,
     answers: Answers,
@@ -121,8 +133,9 @@ async fn connection(
 ) {
     // Answers are small and written whole: waiting to fill a packet would only delay them.
     let _ = stream.set_nodelay(true);
+    let stream = Progress::new(stream, bounds.stall);
     match tls {
-        None => serve(stream, bounds, answers, stop).await,
+        None => serve((stream, peer), place, bounds, answers, stop).await,
         Some(tls) => {
             let mut stopping = stop.clone();
             let handshake = tokio::select! {
@@ -131,7 +144,7 @@ async fn connection(
                 () = stopped(&mut stopping) => return,
             };
             match handshake {
-                Ok(Ok(stream)) => serve(stream, bounds, answers, stop).await,
+                Ok(Ok(stream)) => serve((stream, peer), place, bounds, answers, stop).await,
                 Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
                 Err(_) => tracing::debug!("a TLS handshake took too long"),
             }
@@ -140,18 +153,22 @@ async fn connection(
 }
 
 async fn serve(
-    stream: impl AsyncRead + AsyncWrite + Unpin,
+    (stream, peer): (impl AsyncRead + AsyncWrite + Unpin, SocketAddr),
+    place: &Place,
     bounds: Bounds,
     answers: Answers,
     stop: watch::Receiver<bool>,
 ) {
     let ended = match answers {
         Answers::Router(router) => {
-            let service = service_fn(move |request: Request<Incoming>| {
+            let service = service_fn(move |mut request: Request<Incoming>| {
                 let router = router.clone();
+                request.extensions_mut().insert(Peer(peer));
                 async move {
-                    let answer = router.oneshot(request.map(Body::new));
-                    Ok::<_, Infallible>(match tokio::time::timeout(bounds.request, answer).await {
+                    let request = request.map(|body| Body::new(place.keep_after(body)));
+                    let answer = tokio::time::timeout(bounds.request, router.oneshot(request)).await;
+                    place.wait();
+                    Ok::<_, Infallible>(match answer {
                         Ok(Ok(response)) => response,
                         Ok(Err(never)) => match never {},
                         Err(_) => too_slow().map(Body::new),
@@ -161,12 +178,12 @@ async fn serve(
             http1(stream, bounds, service, stop).await
         }
         Answers::Http1(answer) => {
-            let service = service_fn(move |request| {
-                let answer = answer(request);
+            let service = service_fn(move |request: Request<Incoming>| {
+                let answer = answer(request.map(|body| place.keep_after(body)));
                 async move {
-                    Ok::<_, Infallible>(
-                        tokio::time::timeout(bounds.request, answer).await.unwrap_or_else(|_| too_slow()),
-                    )
+                    let answer = tokio::time::timeout(bounds.request, answer).await;
+                    place.wait();
+                    Ok::<_, Infallible>(answer.unwrap_or_else(|_| too_slow()))
                 }
             });
             http1(stream, bounds, service, stop).await

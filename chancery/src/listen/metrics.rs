@@ -1,6 +1,7 @@
 //! The metrics listener: `/metrics` in OpenMetrics text, `/healthz` and `/readyz`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
@@ -10,6 +11,9 @@ use http_body_util::Full;
 use super::connections::Answers;
 use crate::serve::gauges::Instrumentation;
 use crate::serve::readiness::Readiness;
+
+/// How old the checks may be that `/readyz` tells of.
+const READINESS_AGE: Duration = Duration::from_secs(2);
 
 /// Answers with what the process measures and which of its roles are ready.
 #[must_use]
@@ -34,7 +38,7 @@ pub fn answers(instrumentation: Arc<Instrumentation>, readiness: Arc<Readiness>)
                 // That this is answered is the answer.
                 "/healthz" => answer(StatusCode::OK, "text/plain; charset=utf-8", "ok\n".to_owned()),
                 "/readyz" => {
-                    let (ready, report) = readiness.report().await;
+                    let (ready, report) = readiness.report(READINESS_AGE).await;
                     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
                     answer(status, "application/json", format!("{report}\n"))
                 }

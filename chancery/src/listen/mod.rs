@@ -3,5 +3,7 @@
 pub mod connections;
 pub mod metrics;
 pub mod pki;
+pub mod places;
+pub mod progress;
 pub mod sockets;
 pub mod tls;

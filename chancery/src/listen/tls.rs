@@ -1,13 +1,16 @@
-//! TLS of our own listener: a certificate from our own CA for a key of our own, renewed at half its life and swapped
-//! without a restart. Key and chain are kept in the role's directory and reused while the CA is away.
+//! TLS of our own listener: a certificate from our own CA for a key of our own, renewed at half its life or once it is
+//! revoked, and swapped without a restart. Key and chain are kept in the role's directory and reused while the CA is
+//! away.
 
 use std::fmt;
+use std::future::ready;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
+use ca_core::BoxFuture;
 use ca_core::audit::{Action, Actor, AuditEvent};
 use ca_core::id::{CredentialId, EffectId, serde_base64url};
 use ca_core::pkix::identifier::Identifier;
@@ -15,8 +18,8 @@ use ca_core::pkix::public_key::{PublicKey, spki_from_octets};
 use ca_core::random::SystemRandom;
 use ca_core::signing::KeyAlgorithm;
 use ca_core::store::{
-    Change, Commit, Credential, CredentialKind, Effect, EffectKind, IssuerRecord, Role, Store, StoreError,
-    Topic, Version,
+    CertificateId, CertificateState, CertificateStatus, Change, Commit, Credential, CredentialKind, Effect,
+    EffectKind, IssuerRecord, Role, Store, StoreError, Topic, Version,
 };
 use ca_core::time::{Clock, Timestamp};
 use rustls::crypto::CryptoProvider;
@@ -35,8 +38,13 @@ use crate::data::replace;
 
 /// How long to wait for the CA before looking again.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
-/// How often the certificate's age is looked at.
-const CHECK_EVERY: Duration = Duration::from_secs(600);
+/// How often the certificate's age and state are looked at without being woken.
+const CHECK_EVERY: Duration = Duration::from_secs(60);
+
+/// The certificate in use with its key.
+const KEPT: &str = "tls.json";
+/// The wish for the next one.
+const WISH: &str = "tls-wish.json";
 
 /// Accepts TLS with whatever certificate is current.
 #[derive(Clone)]
@@ -112,6 +120,9 @@ struct Kept {
     names: Vec<Identifier>,
     not_before: Timestamp,
     not_after: Timestamp,
+    /// The certificate in the inventory; files of the first versions don't name it.
+    #[serde(default)]
+    certificate: Option<CertificateId>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -169,7 +180,7 @@ impl Keeper {
     /// # Errors
     /// If the file is there and can't be used.
     pub fn load(&self) -> Result<(), RenewError> {
-        if let Some(kept) = self.read::<Kept>("tls.json")?
+        if let Some(kept) = read::<Kept>(&self.directory, KEPT)?
             && self.clock.now() < kept.not_after
         {
             self.current.set(certified(&kept)?);
@@ -181,34 +192,39 @@ impl Keeper {
     pub async fn keep(&self, mut stop: watch::Receiver<bool>) {
         loop {
             let pause = match self.renew_if_due().await {
-                Ok(()) => CHECK_EVERY,
-                Err(RenewError::Waiting) => Duration::ZERO,
+                Ok(pause) => pause,
+                Err(RenewError::Waiting) => Box::pin(ready(())),
                 Err(error) => {
                     tracing::warn!(role = %self.role, %error, "no new listener certificate yet");
-                    LOOK_AGAIN
+                    after(LOOK_AGAIN)
                 }
             };
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                () = pause => {}
                 _ = stop.wait_for(|stop| *stop) => return,
             }
         }
     }
 
-    async fn renew_if_due(&self) -> Result<(), RenewError> {
+    /// Gives when to look again.
+    async fn renew_if_due(&self) -> Result<BoxFuture<'static, ()>, RenewError> {
         let now = self.clock.now();
-        if let Some(kept) = self.read::<Kept>("tls.json")? {
+        if let Some(kept) = self.blocking(|directory| read::<Kept>(directory, KEPT)).await? {
             let half = kept.not_after.since(kept.not_before) / 2;
             let covers = self.names.iter().all(|name| kept.names.contains(name));
-            if covers && now < kept.not_before.plus(half) {
-                return Ok(());
+            if covers
+                && now < kept.not_before.plus(half)
+                && let Some(pause) = self.while_it_stands(kept.certificate).await
+            {
+                return Ok(pause);
             }
         }
-        let wish = match self.read::<Wish>("tls-wish.json")? {
+        let wish = match self.blocking(|directory| read::<Wish>(directory, WISH)).await? {
             Some(wish) => wish,
             None => {
                 let wish = Wish { id: CredentialId::generate(now, &mut SystemRandom), pkcs8: new_key()? };
-                self.write("tls-wish.json", &wish)?;
+                let bytes = encode(&wish)?;
+                self.blocking(move |directory| write(directory, WISH, &bytes)).await?;
                 wish
             }
         };
@@ -237,13 +253,36 @@ impl Keeper {
             names: record.names.iter().chain(&self.names).cloned().collect(),
             not_before: record.not_before,
             not_after: record.not_after,
+            certificate: Some(record.id.clone()),
         };
         let certified = certified(&kept)?;
-        self.write("tls.json", &kept)?;
+        let bytes = encode(&kept)?;
+        self.blocking(move |directory| write(directory, KEPT, &bytes)).await?;
         self.current.set(certified);
-        self.remove("tls-wish.json")?;
+        self.blocking(|directory| remove(directory, WISH)).await?;
         tracing::info!(role = %self.role, certificate = %record.id, not_after = %kept.not_after, "listener certificate in use");
-        Ok(())
+        Ok(Box::pin(ready(())))
+    }
+
+    /// When to look again at a certificate that the inventory says is good; `None` if it is not.
+    async fn while_it_stands(&self, certificate: Option<CertificateId>) -> Option<BoxFuture<'static, ()>> {
+        let Some(id) = certificate else { return Some(after(CHECK_EVERY)) };
+        // Registered before it is read, so that no change is missed.
+        let changed = self.store.watch(&Topic::Certificate(id.clone()));
+        match self.store.certificate_status(id.clone()).await {
+            Ok(Some(CertificateStatus { state: CertificateState::Issued { .. }, .. })) => {
+                // Either outcome means to look again.
+                Some(Box::pin(async { drop(tokio::time::timeout(CHECK_EVERY, changed).await) }))
+            }
+            Ok(_) => {
+                tracing::warn!(role = %self.role, certificate = %id, "the listener's certificate is revoked or unknown; a new one is asked for");
+                None
+            }
+            Err(error) => {
+                tracing::debug!(role = %self.role, %error, "the state of the listener's certificate can't be read");
+                Some(after(LOOK_AGAIN))
+            }
+        }
     }
 
     async fn ask(&self, wish: &Wish, now: Timestamp) -> Result<(), RenewError> {
@@ -294,34 +333,52 @@ impl Keeper {
         Ok(chain)
     }
 
-    fn read<T: for<'a> Deserialize<'a>>(&self, name: &str) -> Result<Option<T>, RenewError> {
-        let path = self.directory.join(name);
-        let bytes = match std::fs::read(&path) {
-            Ok(bytes) => Zeroizing::new(bytes),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(RenewError::Files { path, source }),
-        };
-        match serde_json::from_slice(&bytes) {
-            Ok(value) => Ok(Some(value)),
-            Err(error) => {
-                // A cache that can't be read is made anew.
-                tracing::warn!(path = %path.display(), %error, "unreadable; it is replaced");
-                Ok(None)
-            }
+    /// Works on the role's directory off the runtime's threads.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Path) -> Result<T, RenewError> + Send + 'static,
+    ) -> Result<T, RenewError> {
+        let directory = self.directory.clone();
+        let done = tokio::task::spawn_blocking(move || work(&directory)).await;
+        done.unwrap_or_else(|e| {
+            Err(RenewError::Files { path: self.directory.clone(), source: io::Error::other(e) })
+        })
+    }
+}
+
+fn after(pause: Duration) -> BoxFuture<'static, ()> {
+    Box::pin(tokio::time::sleep(pause))
+}
+
+fn read<T: for<'a> Deserialize<'a>>(directory: &Path, name: &str) -> Result<Option<T>, RenewError> {
+    let path = directory.join(name);
+    let bytes = match std::fs::read(&path) {
+        Ok(bytes) => Zeroizing::new(bytes),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(RenewError::Files { path, source }),
+    };
+    match serde_json::from_slice(&bytes) {
+        Ok(value) => Ok(Some(value)),
+        Err(error) => {
+            // A cache that can't be read is made anew.
+            tracing::warn!(path = %path.display(), %error, "unreadable; it is replaced");
+            Ok(None)
         }
     }
+}
 
-    fn write(&self, name: &str, value: &impl Serialize) -> Result<(), RenewError> {
-        let path = self.directory.join(name);
-        let failed = |source| RenewError::Files { path: path.clone(), source };
-        let bytes = Zeroizing::new(serde_json::to_vec(value).map_err(|e| failed(e.into()))?);
-        replace(&path, &bytes, 0o600).map_err(failed)
-    }
+fn encode(value: &impl Serialize) -> Result<Zeroizing<Vec<u8>>, RenewError> {
+    serde_json::to_vec(value).map(Zeroizing::new).map_err(|e| RenewError::Key(e.to_string()))
+}
 
-    fn remove(&self, name: &str) -> Result<(), RenewError> {
-        let path = self.directory.join(name);
-        std::fs::remove_file(&path).map_err(|source| RenewError::Files { path, source })
-    }
+fn write(directory: &Path, name: &str, bytes: &[u8]) -> Result<(), RenewError> {
+    let path = directory.join(name);
+    replace(&path, bytes, 0o600).map_err(|source| RenewError::Files { path, source })
+}
+
+fn remove(directory: &Path, name: &str) -> Result<(), RenewError> {
+    let path = directory.join(name);
+    std::fs::remove_file(&path).map_err(|source| RenewError::Files { path, source })
 }
 
 fn new_key() -> Result<Vec<u8>, RenewError> {

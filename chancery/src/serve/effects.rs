@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use ca_core::authority::{Authority, AuthorityError};
 use ca_core::id::EffectId;
+use ca_core::pkix::signed::SignError;
+use ca_core::signing::{KeyError, SigningError};
 use ca_core::store::{EffectKind, Store, Topic};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -19,6 +21,8 @@ const POLL: Duration = Duration::from_secs(2);
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// The longest pause of what waits for a key: asking for one that is away costs nothing, and a subscriber waits.
+const LONGEST_PAUSE_FOR_A_KEY: Duration = Duration::from_secs(3);
 /// How many rows are read beyond those under way, to find others of the same kind waiting behind them.
 const READ_AHEAD: usize = 1024;
 
@@ -112,17 +116,35 @@ pub async fn run(
     while tasks.join_next().await.is_some() {}
 }
 
+/// Why an effect was not carried out.
+struct Failed {
+    error: String,
+    longest_pause: Duration,
+}
+
 /// How a task ended; a panic in one effect must not stop the others, and counts as a failure of it.
-fn outcome(done: Result<(Id, Result<(), AuthorityError>), JoinError>) -> (Id, Result<(), String>) {
+fn outcome(done: Result<(Id, Result<(), AuthorityError>), JoinError>) -> (Id, Result<(), Failed>) {
+    let failed =
+        |error: &dyn std::fmt::Display, longest_pause| Failed { error: error.to_string(), longest_pause };
     match done {
-        Ok((task, result)) => (task, result.map_err(|error| error.to_string())),
-        Err(error) => (error.id(), Err(error.to_string())),
+        Ok((task, Ok(()))) => (task, Ok(())),
+        Ok((task, Err(error))) => {
+            let longest_pause = match error {
+                AuthorityError::Key(KeyError::Unavailable(_))
+                | AuthorityError::Sign(SignError::Key(SigningError::Unavailable { .. })) => {
+                    LONGEST_PAUSE_FOR_A_KEY
+                }
+                _ => LONGEST_PAUSE,
+            };
+            (task, Err(failed(&error, longest_pause)))
+        }
+        Err(error) => (error.id(), Err(failed(&error, LONGEST_PAUSE))),
     }
 }
 
 fn settle(
     id: EffectId,
-    result: Result<(), String>,
+    result: Result<(), Failed>,
     retries: &mut HashMap<EffectId, Retry>,
     metrics: &EffectMetrics,
 ) {
@@ -130,10 +152,10 @@ fn settle(
         Ok(()) => {
             retries.remove(&id);
         }
-        Err(error) => {
+        Err(Failed { error, longest_pause }) => {
             metrics.failures.inc();
             let retry = retries.entry(id).or_insert(Retry { failures: 0, at: Instant::now() });
-            let pause = FIRST_PAUSE.saturating_mul(1 << retry.failures.min(8)).min(LONGEST_PAUSE);
+            let pause = FIRST_PAUSE.saturating_mul(1 << retry.failures.min(8)).min(longest_pause);
             retry.failures = retry.failures.saturating_add(1);
             retry.at = Instant::now() + pause;
             if retry.failures == 1 || retry.failures.is_power_of_two() {

@@ -18,6 +18,8 @@ use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 
 use super::effects::EffectMetrics;
+use super::prune::PruneMetrics;
+use crate::policy_hook::PolicyMetrics;
 
 /// Gauges from the store are read at most so often.
 const READ_EVERY: Duration = Duration::from_secs(1);
@@ -39,6 +41,10 @@ pub struct AuthorityMetrics {
     crls: Counter,
     /// Of the loop that carries effects out.
     pub effects: EffectMetrics,
+    /// Of the loop that deletes dead rows.
+    pub pruned: PruneMetrics,
+    /// Of the policy webhook.
+    pub policy: PolicyMetrics,
 }
 
 impl Default for AuthorityMetrics {
@@ -48,6 +54,8 @@ impl Default for AuthorityMetrics {
             stages: Family::new_with_constructor(|| Histogram::new(exponential_buckets(50e-6, 2.0, 16))),
             crls: Counter::default(),
             effects: EffectMetrics::default(),
+            pruned: PruneMetrics::default(),
+            policy: PolicyMetrics::default(),
         }
     }
 }
@@ -66,6 +74,8 @@ impl AuthorityMetrics {
     /// Registers everything; a prefix is the registry's.
     pub fn register(&self, registry: &mut Registry) {
         registry.register("issuance_stage_seconds", "Time of each stage of an issuance", self.stages.clone());
+        registry.register("pruned_rows", "Dead rows deleted, by kind", self.pruned.rows.clone());
+        self.policy.register(registry);
         registry.register("crls_published", "CRLs signed and published", self.crls.clone());
         registry.register("effects_in_flight", "Effects being carried out", self.effects.in_flight.clone());
         registry.register(

@@ -2,8 +2,12 @@
 
 pub mod effects;
 pub mod gauges;
+mod places;
+pub mod prune;
 pub mod readiness;
 mod roles;
+mod sealing;
+mod star;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -13,6 +17,8 @@ use std::time::Duration;
 
 use ca_core::store::{Role, Store};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use sd_notify::NotifyState;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
@@ -30,6 +36,10 @@ use readiness::Readiness;
 const FINISH_WITHIN: Duration = Duration::from_secs(6);
 /// How long work under way, such as a signature, may take after that.
 const SETTLE_WITHIN: Duration = Duration::from_secs(2);
+/// How long after a signal to stop the process ends in any case: a call into a PKCS#11 module may never return.
+const END_WITHIN: Duration = Duration::from_millis(9_250);
+/// How long ending then may take, which runs the module's own exit handlers.
+const EXIT_WITHIN: Duration = Duration::from_millis(350);
 /// How often readiness is asked while the process starts.
 const ASK_EVERY: Duration = Duration::from_millis(20);
 
@@ -158,7 +168,7 @@ async fn first_ready(readiness: &Readiness, store: &dyn Store, data: &DataDir) -
     let mut said = None;
     let mut asked: u32 = 0;
     loop {
-        let (ready, report) = readiness.report().await;
+        let (ready, report) = readiness.report(Duration::ZERO).await;
         if ready && let Ok(Some(sha256)) = setup::root_sha256(store).await {
             if let Err(failure) = setup::write_roots(data, store).await
                 && !data.roots_pem().exists()
@@ -200,9 +210,34 @@ fn stop_signal() -> Result<watch::Receiver<bool>, Failure> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
+        end_in_any_case();
         sender.send_replace(true);
     });
     Ok(receiver)
+}
+
+/// Ends the process if a thread that hangs keeps it from ending by itself. What was answered is on disk by then, and
+/// what was not is taken up at the next start.
+fn end_in_any_case() {
+    let started = std::thread::Builder::new().name("stop-watch".to_owned()).spawn(|| {
+        // Nothing is ever sent: the two ends live until the time is over.
+        let (_sender, nothing) = std::sync::mpsc::channel::<()>();
+        let _ = nothing.recv_timeout(END_WITHIN);
+        tracing::error!(
+            "a thread does not end, most likely in a call into the PKCS#11 module; ending without it"
+        );
+        let killer = std::thread::Builder::new().spawn(move || {
+            let _ = nothing.recv_timeout(EXIT_WITHIN);
+            let _ = kill(Pid::this(), Signal::SIGKILL);
+        });
+        if killer.is_err() {
+            let _ = kill(Pid::this(), Signal::SIGKILL);
+        }
+        std::process::exit(0);
+    });
+    if let Err(error) = started {
+        tracing::warn!(%error, "no thread watches over the stop");
+    }
 }
 
 /// Every connection is an open file: the limit goes up as far as this user may raise it.

@@ -3,24 +3,29 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use acme_server::config::AttestationRoots;
 use acme_server::validation::{NetworkProber, Validator};
 use acme_server::{Deps, Service};
+use ca_core::acme::DirectoryName;
+use ca_core::acme::attestation::{Trust, TrustAnchor};
 use ca_core::authority::Authority;
 use ca_core::store::{Role, Store};
 use ca_core::time::{Clock, SystemClock};
 use crl_publisher::Publisher;
 use nix::unistd::{Uid, User};
 use ocsp_responder::Responder;
-use store::lock::CaLock;
 use store::permissions::Sharing;
 use store::socket::{CommitServer, Peers};
 use store::sqlite::SqliteStore;
 use tokio::task::JoinSet;
 
 use super::gauges::{AuthorityMetrics, Instrumentation};
+use super::places::{HeldLock, Places};
+use super::prune::{self, Pruner};
 use super::readiness::Readiness;
-use super::{SharedStore, Stop, effects};
+use super::{SharedStore, Stop, effects, sealing, star};
 use crate::admin::execute::{Administration, authority_failure};
 use crate::admin::socket as admin_socket;
 use crate::config::{Config, UserRef};
@@ -52,13 +57,16 @@ pub(super) struct Running {
     /// The addresses by listener.
     pub listen: Vec<(&'static str, SocketAddr)>,
     /// Held until the end.
-    _lock: Option<CaLock>,
+    _lock: Option<Arc<HeldLock>>,
 }
 
 /// What roles are made from.
 struct Parts<'a> {
     data: &'a DataDir,
     config: &'a Config,
+    roles: &'a BTreeSet<Role>,
+    /// Whose attestations of devices each ACME directory accepts.
+    trust: BTreeMap<DirectoryName, Trust>,
     clock: Arc<dyn Clock>,
     keys_metrics: hsm::Metrics,
     acme_metrics: acme_server::Metrics,
@@ -90,10 +98,13 @@ pub(super) async fn start(
     } else {
         None
     };
+    let trust = if roles.contains(&Role::Acme) { attestation_trust(data, config)? } else { BTreeMap::new() };
     let sockets = bind(config, roles, &mut handed)?;
     let parts = Parts {
+        trust,
         data,
         config,
+        roles,
         clock: Arc::new(SystemClock),
         keys_metrics: hsm::Metrics::default(),
         acme_metrics: acme_server::Metrics::default(),
@@ -110,13 +121,15 @@ pub(super) async fn start(
         let instruments = open::Instruments {
             keys: parts.keys_metrics.clone(),
             observer: Arc::new(parts.authority_metrics.clone()),
+            policy: parts.authority_metrics.policy.clone(),
         };
-        let opened = open::authority(data, config, lock, &instruments).await?;
+        let opened = open::waiting_authority(data, config, lock, &instruments).await?;
         stores.metrics.push(opened.store.metrics().clone());
         stores.shared = Some(Arc::clone(&opened.store) as SharedStore);
-        start_ca(&parts, &opened.authority, &opened.store, roles, &mut tasks, &mut readiness, stop).await?;
+        let lock = Arc::new(HeldLock::new(data, opened.lock));
+        start_ca(&parts, &opened.authority, &opened.store, &lock, &mut tasks, &mut readiness, stop).await?;
         writer = Some(opened.store);
-        held = Some(opened.lock);
+        held = Some(lock);
     }
     let publisher = if roles.contains(&Role::Crl) {
         Some(start_crl(&parts, stores.of(data, Role::Crl)?, &mut tasks, &mut readiness)?)
@@ -239,7 +252,7 @@ async fn start_ca(
     parts: &Parts<'_>,
     authority: &Arc<Authority>,
     writer: &Arc<SqliteStore>,
-    roles: &BTreeSet<Role>,
+    lock: &Arc<HeldLock>,
     tasks: &mut Tasks,
     readiness: &mut Readiness,
     stop: &Stop,
@@ -262,6 +275,18 @@ async fn start_ca(
         metrics,
         stop.work.subscribe(),
     ));
+    tasks.workers.spawn(star::run(Arc::clone(authority), stop.work.subscribe()));
+    let pruning = &parts.config.acme.pruning;
+    if let Some(ages) = pruning.ages().map_err(configuration)? {
+        let pruner = Pruner {
+            store: Arc::clone(&store),
+            clock: Arc::clone(&parts.clock),
+            ages,
+            every: pruning.every(),
+            metrics: parts.authority_metrics.pruned.clone(),
+        };
+        tasks.workers.spawn(prune::run(pruner, stop.work.subscribe()));
+    }
     let unusable = |what: &'static str| {
         move |e: std::io::Error| {
             Failure::new(
@@ -273,7 +298,7 @@ async fn start_ca(
     };
     let peers = peers(parts.data, parts.config)?;
     let server =
-        CommitServer::bind(parts.data.path(), Sharing::detect(), peers).map_err(unusable("store"))?;
+        CommitServer::bind(parts.data.path(), Sharing::detect(), peers.clone()).map_err(unusable("store"))?;
     let mut stopping = stop.work.subscribe();
     tasks.workers.spawn(server.serve(Arc::clone(writer), async move {
         // A sender that is gone says the same.
@@ -284,17 +309,38 @@ async fn start_ca(
         store,
         authority: Some(Arc::clone(authority)),
         clock: Arc::clone(&parts.clock),
-        roles: roles.iter().map(|role| role.name()).collect(),
+        roles: parts.roles.iter().map(|role| role.name()).collect(),
+        acme_url: open::acme_url(parts.config)?,
         serving: true,
     };
     let listener = admin_socket::bind(&parts.data.admin_socket()).map_err(unusable("admin"))?;
-    tasks.forever.spawn(admin_socket::serve(listener, Arc::new(administration), stop.requests.subscribe()));
-    let authority = Arc::clone(authority);
+    let administration = Arc::new(administration);
+    tasks.forever.spawn(admin_socket::serve(
+        listener,
+        Arc::clone(&administration),
+        stop.requests.subscribe(),
+    ));
+    let places = Places {
+        data: parts.data.clone(),
+        lock: Arc::clone(lock),
+        store: Arc::clone(writer),
+        peers,
+        administration,
+        requests: stop.requests.subscribe(),
+        work: stop.work.subscribe(),
+    };
+    tasks.workers.spawn(places.look_after());
+    let (authority, lock) = (Arc::clone(authority), Arc::clone(lock));
     readiness.add(
         Role::Ca,
         Box::new(move || {
-            let authority = Arc::clone(&authority);
-            Box::pin(async move { authority.health().await.map_err(|error| error.to_string()) })
+            let (authority, lock) = (Arc::clone(&authority), Arc::clone(&lock));
+            Box::pin(async move {
+                match lock.problem() {
+                    Some(problem) => Err(problem),
+                    None => authority.health().await.map_err(|error| error.to_string()),
+                }
+            })
         }),
     );
     Ok(())
@@ -391,6 +437,8 @@ fn start_acme(
     stop: &Stop,
 ) -> Result<(Option<Tls>, Answers), Failure> {
     let service = acme_service(parts, Arc::clone(&store))?;
+    let sealing_settled = Arc::new(AtomicBool::new(false));
+    tasks.forever.spawn(sealing::publish(service.clone(), Arc::clone(&sealing_settled)));
     let resuming = service.clone();
     tasks.forever.spawn(async move {
         loop {
@@ -435,11 +483,16 @@ fn start_acme(
         Role::Acme,
         Box::new(move || {
             let (service, current) = (checked.clone(), current.clone());
+            let settled = sealing_settled.load(Ordering::Relaxed);
             Box::pin(async move {
                 if current.is_some_and(|current| !current.is_present()) {
                     return Err("the ACME listener has no TLS certificate yet; role ca issues it".to_owned());
                 }
-                service.readiness().await
+                service.readiness().await?;
+                if settled {
+                    return Ok(());
+                }
+                Err("the key that secrets for role acme are sealed to is not published yet".to_owned())
             })
         }),
     );
@@ -450,7 +503,8 @@ fn acme_service(parts: &Parts<'_>, store: Arc<dyn Store>) -> Result<Service, Fai
     let mut validators = BTreeMap::new();
     for directory in parts.config.acme.directories().map_err(configuration)? {
         let prober = NetworkProber::new(directory.prober).map_err(configuration)?;
-        let validator = Validator::new(Arc::new(prober), Arc::clone(&parts.clock));
+        let trust = parts.trust.get(&directory.policy.directory).cloned().unwrap_or_default();
+        let validator = Validator::new(Arc::new(prober), Arc::clone(&parts.clock)).with_trust(trust);
         validators.insert(directory.policy.directory, Arc::new(validator));
     }
     Service::new(Deps {
@@ -458,9 +512,32 @@ fn acme_service(parts: &Parts<'_>, store: Arc<dyn Store>) -> Result<Service, Fai
         store,
         clock: Arc::clone(&parts.clock),
         validators,
+        profiles: parts.config.authority()?.profiles,
+        sealing_key: sealing::load_or_make(parts.data)?,
         metrics: parts.acme_metrics.clone(),
     })
     .map_err(configuration)
+}
+
+/// Reads the roots of the attestation formats of every directory, once, at the start.
+fn attestation_trust(data: &DataDir, config: &Config) -> Result<BTreeMap<DirectoryName, Trust>, Failure> {
+    let directories = config.acme.directories().map_err(configuration)?;
+    directories
+        .into_iter()
+        .map(|directory| Ok((directory.policy.directory, formats_trusted(data, &directory.attestation)?)))
+        .collect()
+}
+
+fn formats_trusted(data: &DataDir, formats: &[AttestationRoots]) -> Result<Trust, Failure> {
+    let mut trust = Trust::default();
+    for AttestationRoots { format, key, file } in formats {
+        // An absolute path replaces the directory it is joined to.
+        let file = data.path().join(file);
+        let failed = |why: &dyn std::fmt::Display| configuration(format!("{key}: {}: {why}", file.display()));
+        let text = std::fs::read(&file).map_err(|why| failed(&why))?;
+        trust.accept(*format, TrustAnchor::from_pem(&text).map_err(|why| failed(&why))?);
+    }
+    Ok(trust)
 }
 
 fn configuration(error: impl std::fmt::Display) -> Failure {

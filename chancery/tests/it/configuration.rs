@@ -76,7 +76,6 @@ fn wrong_values_are_named_with_their_key() {
         ("[acme\n", "line 1"),
         ("[acme]\nallowed_names = [\"*\", \"a.example\"]\n", "acme.allowed_names"),
         ("[acme]\nprofiles = [\"tls-sever\"]\n", "'tls-sever'"),
-        ("[acme]\nexternal_account_required = true\n", "acme.external_account_required"),
         ("[pki]\npublic_url = \"https://pki.example.org\"\n", "pki.public_url"),
         ("[pki]\ncrl_url = \"crl.example.org\"\n", "pki.crl_url"),
         (

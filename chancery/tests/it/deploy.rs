@@ -18,7 +18,7 @@ fn the_sample_is_read_by_the_programs_own_parser() {
     let config = Config::parse("chancery.toml", &sample, []).unwrap();
     assert!(
         config.acme.allowed_names.is_empty()
-            && !config.acme.external_account_required
+            && config.acme.external_account_required
             && !config.acme.wildcards
     );
     assert_eq!(config.pki.public_url, "http://ca.example.org:8080");

@@ -6,9 +6,14 @@
 mod administration;
 mod configuration;
 mod deploy;
+mod external_accounts;
 mod harness;
 mod help;
 mod listeners;
+mod policy_webhook;
+mod pruning;
 mod refusals;
+mod removed;
+mod renewal;
 mod roles;
 mod up;

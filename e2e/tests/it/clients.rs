@@ -159,7 +159,12 @@ fn instant_acme_goes_through_an_account_s_life(layout: Layout, keys: Keys) {
 }
 
 /// Gets a certificate with instant-acme: wildcards by dns-01, everything else by http-01.
-async fn issue(scene: &Scene, account: &Account, identifiers: &[Identifier], http01: &Http01) -> Kept {
+pub(crate) async fn issue(
+    scene: &Scene,
+    account: &Account,
+    identifiers: &[Identifier],
+    http01: &Http01,
+) -> Kept {
     let mut order = account.new_order(&NewOrder::new(identifiers)).await.unwrap();
     let mut names = Vec::new();
     let mut records = Vec::new();

@@ -43,15 +43,22 @@ macro_rules! tests_with {
     };
 }
 
+mod bench;
 mod clients;
 mod crash;
+mod device_attest;
 mod directory;
+mod external_accounts;
 mod first_light;
 mod harness;
 mod hierarchy;
 mod hostile;
+mod limits;
 mod metrics;
 mod misconfigured;
+mod more_clients;
+mod renewal;
 mod roles;
 mod scene;
+mod star;
 mod verdicts;

@@ -1,14 +1,22 @@
-//! What an operator can get wrong before the program serves: each ends at once, with what is wrong and what to do.
+//! What an operator can get wrong before the program serves: each ends at once, with what is wrong and what to do. A
+//! token that is away or hangs is no mistake, and stops signing only.
 
-use std::fs::{self, Permissions};
-use std::net::TcpListener;
+use std::fs::{self, OpenOptions, Permissions};
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
+use anyhow::bail;
 use e2e::chancery::{Chancery, Keys, Settings};
+use e2e::eventually;
+use e2e::http;
 use e2e::program::{Finished, command, succeed, system_tool};
 use e2e::softhsm::{MODULE, Token};
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
 use nix::unistd::geteuid;
 use serde_json::Value;
 
@@ -58,6 +66,21 @@ fn wrong_configuration_is_named_with_what_to_write_instead() {
         ("CHANCERY__PKI__OCSP_URL", "https://ca.example.org", ["pki.ocsp_url", "http://HOST:PORT"]),
         ("CHANCERY__ACME__DNS_SERVERS", "[\"resolver\"]", ["acme.dns_servers", "resolver"]),
         ("CHANCERY__ACME__VALIDATION__DENY_NETWORKS", "[\"10.0.0.0/33\"]", ["deny_networks", "10.0.0.0/33"]),
+        (
+            "CHANCERY__ACME__CHALLENGES",
+            "[\"device-attest-01\"]",
+            ["acme.attestation", "[acme.attestation.tpm]"],
+        ),
+        (
+            "CHANCERY__ACME__ATTESTATION__TPM__ROOTS",
+            "no.pem",
+            ["acme.attestation.tpm.roots", "no.pem: No such file"],
+        ),
+        (
+            "CHANCERY__ACME__ATTESTATION__TPM__ROOTS",
+            "chancery.toml",
+            ["acme.attestation.tpm.roots", "there is no certificate in PEM"],
+        ),
         ("CHANCERY__PROFILES__TLS_SERVER__VALIDITY_DAYS", "0", ["tls-server", "validity"]),
     ] {
         chancery.set(variable, value);
@@ -177,6 +200,94 @@ fn a_wrong_pin_and_a_missing_token_are_named_and_do_no_harm() {
     up(&other, "/nonexistent/module.so", Token::LABEL).expect("keys", &["/nonexistent/module.so"]);
 }
 
+/// Waits until `/readyz` tells of what is wanted.
+fn until_readyz(chancery: &Chancery, wanted: impl Fn(&Value) -> bool) {
+    let url = format!("{}/readyz", chancery.metrics_url().unwrap());
+    let found = eventually("/readyz to tell of it", Duration::from_secs(30), || {
+        let response = http::get(&url)?;
+        let report: Value = serde_json::from_slice(&response.body)?;
+        assert_eq!(response.status == 200, report["ready"] == true, "{report}");
+        if wanted(&report) { Ok(Some(())) } else { bail!("it says: {report}") }
+    });
+    found.map_err(|error| format!("{error:#}\n{}", chancery.log())).unwrap();
+}
+
+fn ca_lacks(report: &Value, text: &str) -> bool {
+    report["roles"]["ca"]["missing"].as_str().is_some_and(|lacks| lacks.contains(text))
+}
+
+#[test]
+fn a_token_that_is_away_at_the_start_stops_signing_only_and_is_used_when_it_comes() {
+    let mut chancery = Chancery::start(&Settings::with(Keys::SoftHsm)).unwrap();
+    chancery.stop().unwrap();
+    let (pin_file, tokens) = {
+        let token = chancery.token().unwrap();
+        (token.pin_file(), token.tokens())
+    };
+    let token = fs::read_dir(&tokens).unwrap().next().unwrap().unwrap().path();
+    let away = tokens.with_file_name("away");
+    fs::rename(&token, &away).unwrap();
+    chancery.launch().unwrap();
+    // Everything else is there: the other roles, the sockets of administrators and of other processes.
+    until_readyz(&chancery, |report| {
+        let others = ["acme", "ocsp", "crl"].map(|role| report["roles"][role]["ready"] == true);
+        ca_lacks(report, Token::LABEL) && others == [true; 3]
+    });
+    let crl = format!("{}/crl/issuing-1/0.crl", chancery.pki_url().unwrap());
+    assert_eq!(http::get(&crl).unwrap().status, 200);
+    assert!(chancery.data().join("run/store.sock").exists());
+    assert_eq!(chancery.cli(&["issuer", "list"]).unwrap()[0]["id"], "issuing-1");
+    fs::rename(&away, &token).unwrap();
+    until_readyz(&chancery, |report| report["ready"] == true);
+    chancery.stop().unwrap();
+
+    // Stopping does not wait for it.
+    fs::rename(&token, &away).unwrap();
+    chancery.launch().unwrap();
+    until_readyz(&chancery, |report| ca_lacks(report, Token::LABEL));
+    chancery.stop().unwrap();
+
+    // A PIN that turns out to be wrong when the token comes is said, and not tried again.
+    fs::write(&pin_file, "0000000").unwrap();
+    chancery.launch().unwrap();
+    until_readyz(&chancery, |report| ca_lacks(report, Token::LABEL));
+    fs::rename(&away, &token).unwrap();
+    until_readyz(&chancery, |report| ca_lacks(report, "CKR_PIN_INCORRECT"));
+    chancery.stop().unwrap();
+    let said = chancery.log();
+    assert_eq!(said.matches("the token refused the PIN").count(), 1, "{said}");
+    assert!(!said.contains("0000000"), "a PIN is a secret");
+    fs::write(&pin_file, Token::PIN).unwrap();
+    chancery.restart().unwrap();
+}
+
+#[test]
+fn a_token_that_hangs_does_not_keep_the_process_from_ending() {
+    let mut chancery = Chancery::start(&Settings::with(Keys::SoftHsm)).unwrap();
+    let token = fs::read_dir(chancery.token().unwrap().tokens()).unwrap().next().unwrap().unwrap().path();
+    // The module waits for these locks within its calls, for ever.
+    let mut locked = Vec::new();
+    for file in fs::read_dir(&token).unwrap() {
+        let file = OpenOptions::new().read(true).write(true).open(file.unwrap().path()).unwrap();
+        let whole = libc::flock {
+            l_type: libc::F_WRLCK.try_into().unwrap(),
+            l_whence: libc::SEEK_SET.try_into().unwrap(),
+            l_start: 0,
+            l_len: 0,
+            l_pid: 0,
+        };
+        fcntl(&file, FcntlArg::F_SETLK(&whole)).unwrap();
+        locked.push(file);
+    }
+    until_readyz(&chancery, |report| ca_lacks(report, "took too long"));
+    // A request that waits for a signature, taken before the one that is answered after it.
+    let [.., metrics] = chancery.addresses().unwrap();
+    let mut asking = TcpStream::connect(metrics).unwrap();
+    write!(asking, "GET /readyz HTTP/1.1\r\nHost: {metrics}\r\n\r\n").unwrap();
+    assert_eq!(http::get(&format!("http://{metrics}/healthz")).unwrap().status, 200);
+    chancery.stop().unwrap();
+}
+
 #[test]
 fn an_init_for_service_admits_nothing_until_it_is_told_what() {
     let chancery = Chancery::prepare(&Settings::with(Keys::Software)).unwrap();
@@ -186,7 +297,7 @@ fn an_init_for_service_admits_nothing_until_it_is_told_what() {
     let made = chancery.cli(&["init", "--public-url", "https://ca.example.org:8443"]).unwrap();
     assert_eq!(made["trial"], false);
     let written = fs::read_to_string(chancery.data().join("chancery.toml")).unwrap();
-    for line in ["allowed_names = []", "external_account_required = false", "wildcards = false"] {
+    for line in ["allowed_names = []", "external_account_required = true", "wildcards = false"] {
         assert!(written.contains(line), "{written}");
     }
     let again =

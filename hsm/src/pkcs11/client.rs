@@ -2,10 +2,10 @@
 //!
 //! A worker that meets an error which says that token or sessions are gone marks the token as down. From then on
 //! requests are answered at once, and the supervisor loads the module anew, logs in, and signs with every opened key,
-//! until that works. Workers build their sessions when they need them.
+//! until that works. Workers build their sessions when they need them. The start is the supervisor's first attempt.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -46,6 +46,8 @@ struct Shared {
     config: Pkcs11Config,
     token: Arc<str>,
     module: ModuleUse,
+    /// The token's model, once it was seen.
+    model: OnceLock<String>,
     /// What the token said to our PIN, if it refused it; also serialises logins.
     refused_pin: Mutex<Option<String>>,
     state: Mutex<State>,
@@ -66,6 +68,10 @@ struct State {
 
 #[derive(Clone)]
 enum TokenState {
+    /// The first attempt runs; somebody waits for its outcome, or nobody any more.
+    Starting {
+        awaited: bool,
+    },
     Up,
     /// The supervisor is at work; with the module's instance that failed.
     Down {
@@ -77,15 +83,27 @@ enum TokenState {
 }
 
 impl Client {
-    /// Finds the token, logs in once, and starts the threads; gives the token's model for messages.
-    pub(super) fn open(config: Pkcs11Config, metrics: &Metrics) -> Result<(Self, String), Failure> {
+    /// Finds the token, logs in once, and starts the threads.
+    ///
+    /// With `patience`, a token that is away, or gave no answer within it, is no failure: it is looked for until it
+    /// comes, and requests are answered meanwhile as after a loss.
+    pub(super) fn open(
+        config: Pkcs11Config,
+        metrics: &Metrics,
+        patience: Option<Duration>,
+    ) -> Result<Self, Failure> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let shared = Arc::new(Shared {
             number: NEXT.fetch_add(1, Ordering::Relaxed),
             token: config.token_label.as_str().into(),
-            module: ModuleUse::open(&config.module)?,
+            module: ModuleUse::share(&config.module)?,
+            model: OnceLock::new(),
             refused_pin: Mutex::default(),
-            state: Mutex::new(State { token: TokenState::Up, closing: false, threads: 0 }),
+            state: Mutex::new(State {
+                token: TokenState::Starting { awaited: true },
+                closing: false,
+                threads: 0,
+            }),
             changed: Condvar::new(),
             doubt_stays: Mutex::default(),
             queue: Queue::new(config.queue.max(1)),
@@ -93,30 +111,35 @@ impl Client {
             metrics: metrics.clone(),
             config,
         });
-        let first = || {
-            shared.module.with(|loaded| {
-                let (_, info) = loaded.find_token(shared.module.path(), &shared.token)?;
-                let connection = shared.connect(loaded)?;
-                loaded.keep((shared.number, 0), connection);
-                Ok((loaded.id, info.model().to_owned()))
-            })
-        };
-        let model = match first() {
-            // Another backend may have loaded the module before this token came.
-            Err(Failure::Lost(_)) => {
-                let seen = shared.module.with(|loaded| Ok(loaded.id)).ok();
-                shared.module.reload(seen)?;
-                first()?.1
-            }
-            other => other?.1,
-        };
-        shared.metrics.token_is_up(&shared.token, true);
+        shared.metrics.token_is_up(&shared.token, false);
         let mut client = Self { shared, threads: Vec::new() };
+        client.spawn("pkcs11-watch".to_owned(), Shared::supervise)?;
+        // If this fails, dropping the client ends its threads.
+        match (client.shared.first_outcome(patience), patience) {
+            (TokenState::Up, _) => {}
+            (TokenState::Stopped(failure), _) => return Err(failure),
+            (TokenState::Down { reason, .. }, Some(_)) if reason.may_pass() => {
+                tracing::warn!(
+                    token = %client.shared.token,
+                    %reason,
+                    "the token is away; it is looked for until it comes, and nothing is signed before"
+                );
+            }
+            (TokenState::Down { reason, .. }, _) => return Err(reason),
+            (TokenState::Starting { .. }, None) => {
+                return Err(Failure::Refused("the thread that opens the token ended abnormally".to_owned()));
+            }
+            (TokenState::Starting { .. }, Some(_)) => {
+                tracing::warn!(
+                    token = %client.shared.token,
+                    "the token gives no answer; it is waited for, and nothing is signed before"
+                );
+            }
+        }
         for index in 0..client.shared.config.sessions.max(1) {
             client.spawn(format!("pkcs11-{index}"), move |shared| shared.work(index))?;
         }
-        client.spawn("pkcs11-watch".to_owned(), Shared::supervise)?;
-        Ok((client, model))
+        Ok(client)
     }
 
     /// Runs `work` on a worker's connection and awaits its outcome for at most `limit`.
@@ -168,6 +191,14 @@ impl Client {
         let mut opened = lock(&self.shared.opened);
         opened.retain(|other| (&other.label, other.algorithm) != (&key.label, key.algorithm));
         opened.push(key.clone());
+    }
+
+    /// The token as operators know it; without its model until it was seen.
+    pub(super) fn place(&self) -> String {
+        match self.shared.model.get() {
+            Some(model) => format!("token '{}' ({model})", self.shared.token),
+            None => format!("token '{}'", self.shared.token),
+        }
     }
 
     pub(super) fn config(&self) -> &Pkcs11Config {
@@ -228,9 +259,32 @@ impl Shared {
     fn unreachable(&self) -> Option<Failure> {
         match &lock(&self.state).token {
             TokenState::Up => None,
+            TokenState::Starting { .. } => Some(Failure::Lost(format!(
+                "token '{}' has not answered since the start: look into the log of the HSM and its client",
+                self.token
+            ))),
             TokenState::Down { reason, .. } => Some(reason.clone()),
             TokenState::Stopped(failure) => Some(failure.clone()),
         }
+    }
+
+    /// How the first attempt ended, or that it did not within `patience`.
+    fn first_outcome(&self, patience: Option<Duration>) -> TokenState {
+        // Its thread is the only one so far.
+        let starting =
+            |state: &mut State| matches!(state.token, TokenState::Starting { .. }) && state.threads > 0;
+        let state = lock(&self.state);
+        let mut state = match patience {
+            None => self.changed.wait_while(state, starting).unwrap_or_else(PoisonError::into_inner),
+            Some(patience) => {
+                let waited = self.changed.wait_timeout_while(state, patience, starting);
+                waited.unwrap_or_else(PoisonError::into_inner).0
+            }
+        };
+        if let TokenState::Starting { awaited } = &mut state.token {
+            *awaited = false;
+        }
+        state.token.clone()
     }
 
     /// A worker's life.
@@ -286,6 +340,7 @@ impl Shared {
     fn connect(&self, loaded: &Loaded) -> Result<Connection, Failure> {
         let failure = |e: &Error| Failure::new(&self.token, e);
         let (slot, info) = loaded.find_token(self.module.path(), &self.token)?;
+        self.model.get_or_init(|| info.model().to_owned());
         let session = match loaded.context().open_rw_session_no_drop(slot) {
             Err(Error::Pkcs11(RvError::TokenWriteProtected, _)) => {
                 loaded.context().open_ro_session_no_drop(slot)
@@ -359,15 +414,24 @@ impl Shared {
     }
 
     fn stop(&self, failure: Failure) {
-        tracing::error!(token = %self.token, %failure, "the token refused the PIN");
+        let mut state = lock(&self.state);
+        // Whoever waits for the start reports it.
+        if !matches!(state.token, TokenState::Starting { awaited: true }) {
+            tracing::error!(token = %self.token, %failure, "the token refused the PIN; nothing is signed until a restart");
+        }
         self.metrics.token_is_up(&self.token, false);
-        lock(&self.state).token = TokenState::Stopped(failure);
+        state.token = TokenState::Stopped(failure);
+        self.changed.notify_all();
     }
 
-    /// Waits for the token to be lost, and brings it back.
+    /// Finds the token, then waits for it to be lost, and brings it back.
     fn supervise(&self) {
-        let mut state = lock(&self.state);
+        self.start();
         let mut delay = self.config.first_retry;
+        let mut state = lock(&self.state);
+        if matches!(state.token, TokenState::Down { .. }) {
+            state = self.pause(state, &mut delay);
+        }
         let mut came_back: Option<Stopwatch> = None;
         while !state.closing {
             let TokenState::Down { seen, .. } = state.token else {
@@ -397,14 +461,46 @@ impl Shared {
                     state = lock(&self.state);
                 }
                 Err(reason) => {
-                    tracing::warn!(token = %self.token, %reason, ?delay, "the token is still away");
-                    let seen = self.module.with(|loaded| Ok(loaded.id)).ok();
+                    let seen = self.seen();
                     state = lock(&self.state);
+                    // A token may be away for days: what was said is not said again at each attempt.
+                    if matches!(&state.token, TokenState::Down { reason: known, .. } if *known == reason) {
+                        tracing::debug!(token = %self.token, %reason, ?delay, "the token is still away");
+                    } else {
+                        tracing::warn!(token = %self.token, %reason, ?delay, "the token is still away");
+                    }
                     state.token = TokenState::Down { reason, seen };
                     state = self.pause(state, &mut delay);
                 }
             }
         }
+    }
+
+    /// The first attempt.
+    fn start(&self) {
+        // Loads the module, unless it is in use here: then it was loaded before this token came, perhaps.
+        let first = match self.recover(None) {
+            Err(Failure::Lost(_)) => self.recover(self.seen()),
+            other => other,
+        };
+        let next = match first {
+            Ok(()) => TokenState::Up,
+            Err(failure @ Failure::WrongPin(_)) => return self.stop(failure),
+            Err(reason) => TokenState::Down { reason, seen: self.seen() },
+        };
+        let up = matches!(next, TokenState::Up);
+        let mut state = lock(&self.state);
+        if matches!(state.token, TokenState::Starting { awaited: false }) && up {
+            tracing::info!(token = %self.token, "the token has answered");
+        }
+        self.metrics.token_is_up(&self.token, up);
+        state.token = next;
+        self.changed.notify_all();
+    }
+
+    /// The module's instance that serves now.
+    fn seen(&self) -> Option<u64> {
+        self.module.with(|loaded| Ok(loaded.id)).ok()
     }
 
     /// Waits for `delay`, or until the threads shall end, and doubles the delay.

@@ -40,6 +40,11 @@ impl Failure {
         follows(format!("{what} on token '{token}'{}{hint}", if hint.is_empty() { "" } else { ": " }))
     }
 
+    /// Whether trying again later may end better.
+    pub(super) fn may_pass(&self) -> bool {
+        matches!(self, Self::Lost(_) | Self::Busy(_) | Self::Timeout(_) | Self::Doubtful(_))
+    }
+
     /// As the caller of `generate`, `open` or `list` sees it.
     pub(super) fn into_key_error(self, label: Option<&KeyLabel>, place: &str) -> KeyError {
         let place = place.to_owned();

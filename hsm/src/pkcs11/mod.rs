@@ -103,10 +103,9 @@ pub fn tokens(module: &Path) -> Result<Vec<TokenDescription>, KeyError> {
     Ok(ModuleUse::open(module)?.with(|loaded| loaded.describe_tokens())?)
 }
 
-/// A token, logged in.
+/// A token, logged in, or waited for.
 pub struct Pkcs11Keys {
     client: Arc<Client>,
-    place: String,
     /// Held from looking for a label to making its key.
     generating: Arc<Mutex<()>>,
 }
@@ -120,16 +119,32 @@ impl Pkcs11Keys {
     /// [`KeyError::Unavailable`] if the token is not there, naming those that are; [`KeyError::WrongPin`], which must
     /// not be retried with the same PIN; [`KeyError::Failed`] if the module can't be used.
     pub fn open(config: Pkcs11Config, metrics: &Metrics) -> Result<Arc<Self>, KeyError> {
-        let label = config.token_label.clone();
-        let (client, model) = Client::open(config, metrics)?;
-        let place = format!("token '{label}' ({model})");
-        Ok(Arc::new(Self { client: Arc::new(client), place, generating: Arc::default() }))
+        Self::with(Client::open(config, metrics, None)?)
+    }
+
+    /// As [`Pkcs11Keys::open`], but a token that is away, or does not answer within `patience`, is looked for until it
+    /// comes: until then everything is answered with [`KeyError::Unavailable`] and [`SigningError::Unavailable`].
+    ///
+    /// A PIN that the token refuses later is not tried again; it is told as [`KeyError::WrongPin`] from then on.
+    ///
+    /// # Errors
+    /// [`KeyError::WrongPin`] and [`KeyError::Failed`] as of [`Pkcs11Keys::open`], if they are known by then.
+    pub fn open_or_wait(
+        config: Pkcs11Config,
+        metrics: &Metrics,
+        patience: Duration,
+    ) -> Result<Arc<Self>, KeyError> {
+        Self::with(Client::open(config, metrics, Some(patience))?)
+    }
+
+    fn with(client: Client) -> Result<Arc<Self>, KeyError> {
+        Ok(Arc::new(Self { client: Arc::new(client), generating: Arc::default() }))
     }
 }
 
 impl KeyBackend for Pkcs11Keys {
     fn place(&self) -> String {
-        self.place.clone()
+        self.client.place()
     }
 
     fn generate<'a>(
@@ -143,7 +158,7 @@ impl KeyBackend for Pkcs11Keys {
                 let _one_at_a_time = lock(&generating);
                 connection.generate(&wanted, algorithm)
             });
-            made.await.map_err(|failure| failure.into_key_error(Some(label), &self.place))
+            made.await.map_err(|failure| failure.into_key_error(Some(label), &self.place()))
         })
     }
 
@@ -156,7 +171,7 @@ impl KeyBackend for Pkcs11Keys {
             let wanted = label.clone();
             let limit = self.client.config().request_timeout;
             let opened = self.client.run(limit, move |connection| connection.open(&wanted, algorithm));
-            let key = opened.await.map_err(|failure| failure.into_key_error(Some(label), &self.place))?;
+            let key = opened.await.map_err(|failure| failure.into_key_error(Some(label), &self.place()))?;
             self.client.remember(&key);
             let client = Arc::clone(&self.client);
             let key: Arc<dyn SigningKey> = Arc::new(Pkcs11Key { client, key: Arc::new(key) });
@@ -168,7 +183,7 @@ impl KeyBackend for Pkcs11Keys {
         Box::pin(async move {
             let limit = self.client.config().request_timeout;
             let listed = self.client.run(limit, |connection| connection.list());
-            listed.await.map_err(|failure| failure.into_key_error(None, &self.place))
+            listed.await.map_err(|failure| failure.into_key_error(None, &self.place()))
         })
     }
 }

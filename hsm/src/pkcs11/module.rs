@@ -22,7 +22,7 @@ static MODULES: Mutex<BTreeMap<PathBuf, (Arc<Module>, usize)>> = Mutex::new(BTre
 
 struct Module {
     path: PathBuf,
-    /// `None` only while loading it anew fails.
+    /// `None` before it is loaded first, and while loading it anew fails.
     loaded: RwLock<Option<Loaded>>,
 }
 
@@ -41,7 +41,15 @@ pub(super) type Worker = (u64, usize);
 pub(super) struct ModuleUse(Arc<Module>);
 
 impl ModuleUse {
+    /// A share in a module that is loaded.
     pub(super) fn open(path: &Path) -> Result<Self, Failure> {
+        let module = Self::share(path)?;
+        module.reload(None)?;
+        Ok(module)
+    }
+
+    /// A share in a module that [`ModuleUse::reload`] may have to load yet, which can take its time.
+    pub(super) fn share(path: &Path) -> Result<Self, Failure> {
         let path = std::fs::canonicalize(path).map_err(|e| {
             Failure::Refused(format!(
                 "there is no PKCS#11 module at {}: {e}; install it or correct keys.module",
@@ -53,8 +61,7 @@ impl ModuleUse {
             *uses += 1;
             return Ok(Self(Arc::clone(module)));
         }
-        let loaded = RwLock::new(Some(Loaded::new(&path)?));
-        let module = Arc::new(Module { path: path.clone(), loaded });
+        let module = Arc::new(Module { path: path.clone(), loaded: RwLock::new(None) });
         modules.insert(path, (Arc::clone(&module), 1));
         Ok(Self(module))
     }
@@ -76,10 +83,13 @@ impl ModuleUse {
     ///
     /// Nothing less brings a token back that was away: a module goes on with what it knew of it.
     pub(super) fn reload(&self, seen: Option<u64>) -> Result<(), Failure> {
+        let done = |loaded: &Option<Loaded>| loaded.as_ref().is_some_and(|now| Some(now.id) != seen);
+        // Without waiting for the calls that run.
+        if done(&self.0.loaded.read().unwrap_or_else(PoisonError::into_inner)) {
+            return Ok(());
+        }
         let mut loaded = self.0.loaded.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(now) = &*loaded
-            && Some(now.id) != seen
-        {
+        if done(&loaded) {
             return Ok(());
         }
         if let Some(old) = loaded.take() {

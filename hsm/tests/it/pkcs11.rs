@@ -1,12 +1,14 @@
 //! Keys in a token: the battery on SoftHSM, fitness of keys, PINs, and tokens that vanish.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ca_core::signing::{
-    KeyAlgorithm, KeyBackend, KeyError, Signature, SignatureAlgorithm, SigningError, SigningKey,
+    KeyAlgorithm, KeyBackend, KeyDescription, KeyError, Signature, SignatureAlgorithm, SigningError,
+    SigningKey,
 };
 use ca_core::time::Stopwatch;
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
@@ -152,11 +154,8 @@ softhsm_test!(a_wrong_pin_is_named_and_the_right_one_works_after, |softhsm| {
     block_on(softhsm.open("chancery").list()).unwrap();
 });
 
-softhsm_test!(a_refused_pin_is_not_tried_again, |softhsm| {
-    softhsm.create("chancery");
-    let name = label("issuer");
-    block_on(softhsm.open("chancery").generate(&name, KeyAlgorithm::EcP256)).unwrap();
-    // The same token with another PIN, put aside.
+/// The same token with another PIN, put aside.
+fn another_pin(softhsm: &SoftHsm) -> PathBuf {
     let set_pin = |old: &str, new: &str| {
         raw("chancery", old, |session| session.set_pin(&old.into(), &new.into()).unwrap());
     };
@@ -170,6 +169,14 @@ softhsm_test!(a_refused_pin_is_not_tried_again, |softhsm| {
         }
     }
     set_pin("1357", PIN);
+    changed
+}
+
+softhsm_test!(a_refused_pin_is_not_tried_again, |softhsm| {
+    softhsm.create("chancery");
+    let name = label("issuer");
+    block_on(softhsm.open("chancery").generate(&name, KeyAlgorithm::EcP256)).unwrap();
+    let changed = another_pin(softhsm);
     let mut config = softhsm.config("chancery");
     (config.first_retry, config.longest_retry) = (Duration::from_millis(5), Duration::from_millis(10));
     let backend = Pkcs11Keys::open(config, &Metrics::default()).unwrap();
@@ -259,17 +266,127 @@ async fn until(
     }
 }
 
+/// What an operator reads of the token 'chancery'; it is always told.
+fn token_is_up(metrics: &Metrics) -> bool {
+    let mut registry = Registry::default();
+    metrics.register(&mut registry);
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    let [up, down] = [1, 0].map(|n| text.contains(&format!("hsm_token_up{{token=\"chancery\"}} {n}\n")));
+    assert!(up ^ down, "{text}");
+    up
+}
+
+/// Lists keys until an outcome is as wanted, at most 20 s.
+async fn until_listed(
+    backend: &Pkcs11Keys,
+    wanted: impl Fn(&Result<Vec<KeyDescription>, KeyError>) -> bool,
+) -> Result<Vec<KeyDescription>, KeyError> {
+    let clock = Stopwatch::start();
+    loop {
+        let outcome = backend.list().await;
+        if wanted(&outcome) {
+            return outcome;
+        }
+        assert!(clock.elapsed() < Duration::from_secs(20), "{outcome:?}");
+        tokio::task::yield_now().await;
+    }
+}
+
+softhsm_test!(a_token_that_comes_after_the_start_is_used_then, |softhsm| {
+    softhsm.create("chancery");
+    let name = label("issuer");
+    block_on(softhsm.open("chancery").generate(&name, KeyAlgorithm::EcP256)).unwrap();
+    let token = std::fs::read_dir(softhsm.tokens()).unwrap().next().unwrap().unwrap().path();
+    // All of SoftHSM's store, without which the module does not even start, and the token within it.
+    for away in [softhsm.tokens(), token] {
+        std::fs::rename(&away, softhsm.elsewhere()).unwrap();
+        let metrics = Metrics::default();
+        let (config, patience) = (softhsm.config("chancery"), Duration::from_secs(20));
+        let backend = Pkcs11Keys::open_or_wait(config, &metrics, patience).unwrap();
+        assert_eq!(backend.place(), "token 'chancery'");
+        assert!(!token_is_up(&metrics));
+        block_on(async {
+            for error in [
+                backend.list().await.unwrap_err(),
+                backend.generate(&label("other"), KeyAlgorithm::EcP256).await.unwrap_err(),
+                backend.open(&name, SignatureAlgorithm::EcdsaSha256).await.err().unwrap(),
+            ] {
+                assert!(
+                    matches!(&error, KeyError::Unavailable(text) if text.contains("token directory")),
+                    "{error}"
+                );
+            }
+            std::fs::rename(softhsm.elsewhere(), &away).unwrap();
+            until_listed(&backend, Result::is_ok).await.unwrap();
+            let key = backend.open(&name, SignatureAlgorithm::EcdsaSha256).await.unwrap();
+            key.sign(b"x").await.unwrap();
+        });
+        assert!(token_is_up(&metrics));
+        assert!(backend.place().contains("token 'chancery' (SoftHSM"));
+    }
+});
+
+softhsm_test!(a_pin_that_the_token_refuses_when_it_comes_is_not_tried_again, |softhsm| {
+    softhsm.create("chancery");
+    let changed = another_pin(softhsm);
+    let original = softhsm.elsewhere().join("original");
+    std::fs::rename(softhsm.tokens(), &original).unwrap();
+    let mut config = softhsm.config("chancery");
+    (config.first_retry, config.longest_retry) = (Duration::from_millis(5), Duration::from_millis(10));
+    let open = || Pkcs11Keys::open_or_wait(config.clone(), &Metrics::default(), Duration::from_secs(20));
+    let backend = open().unwrap();
+    block_on(async {
+        std::fs::rename(&changed, softhsm.tokens()).unwrap();
+        let wrong_pin = |error: &KeyError| matches!(error, KeyError::WrongPin(text) if text.contains("CKR_PIN_INCORRECT"));
+        until_listed(&backend, |outcome| outcome.as_ref().is_err_and(wrong_pin)).await.unwrap_err();
+        // Were the token asked again, the PIN would be right.
+        std::fs::rename(softhsm.tokens(), &changed).unwrap();
+        std::fs::rename(&original, softhsm.tokens()).unwrap();
+        let clock = Stopwatch::start();
+        while clock.elapsed() < Duration::from_millis(500) {
+            let error = backend.list().await.unwrap_err();
+            assert!(wrong_pin(&error), "{error}");
+        }
+    });
+    drop(backend);
+    // And at the start it is told at once.
+    std::fs::rename(softhsm.tokens(), &original).unwrap();
+    std::fs::rename(&changed, softhsm.tokens()).unwrap();
+    let error = open().err().unwrap();
+    assert!(matches!(error, KeyError::WrongPin(_)), "{error}");
+});
+
+softhsm_test!(a_token_that_does_not_answer_at_the_start_is_waited_for, |softhsm| {
+    softhsm.create("chancery");
+    let token = std::fs::read_dir(softhsm.tokens()).unwrap().next().unwrap().unwrap().path();
+    let (object, kept) = (token.join("token.object"), token.join("kept"));
+    std::fs::rename(&object, &kept).unwrap();
+    // Whoever reads it waits for a writer: the module hangs within its first call.
+    assert!(Command::new("mkfifo").arg(&object).status().unwrap().success());
+    let metrics = Metrics::default();
+    let config = softhsm.config("chancery");
+    let backend = Pkcs11Keys::open_or_wait(config, &metrics, Duration::from_millis(200)).unwrap();
+    block_on(async {
+        let error = backend.list().await.unwrap_err();
+        assert!(matches!(&error, KeyError::Unavailable(text) if text.contains("not answered")), "{error}");
+        assert!(!token_is_up(&metrics));
+        let pipe = token.join("pipe");
+        std::fs::rename(&object, &pipe).unwrap();
+        std::fs::rename(&kept, &object).unwrap();
+        // It reads nothing, and finds no token at first.
+        drop(std::fs::OpenOptions::new().write(true).open(&pipe).unwrap());
+        std::fs::remove_file(&pipe).unwrap();
+        until_listed(&backend, Result::is_ok).await.unwrap();
+    });
+    assert!(token_is_up(&metrics));
+});
+
 softhsm_test!(a_token_that_vanishes_and_returns_is_used_again, |softhsm| {
     softhsm.create("chancery");
     let metrics = Metrics::default();
     let backend = Pkcs11Keys::open(softhsm.config("chancery"), &metrics).unwrap();
-    let up = || {
-        let mut registry = Registry::default();
-        metrics.register(&mut registry);
-        let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
-        text.contains("hsm_token_up{token=\"chancery\"} 1\n")
-    };
+    let up = || token_is_up(&metrics);
     block_on(async {
         let mut keys = Vec::new();
         for (name, kind) in

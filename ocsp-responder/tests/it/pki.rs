@@ -238,7 +238,9 @@ impl Pki {
             public_key: subject_key,
             validity: DAY * 90,
             backdate: Duration::from_mins(5),
+            exactly: None,
             origin: Origin::Credential(CredentialId::generate(self.clock.now(), &mut SystemRandom)),
+            trusted: None,
         };
         let serial = SerialNumber::generate(&mut SystemRandom);
         let record = build(&approved, &issuer, serial, &self.urls, self.clock.now()).unwrap();

@@ -1,32 +1,52 @@
 //! One commit's changes as SQL, inside a transaction that the caller holds.
 
-use ca_core::acme::{Account, Authorization, Order};
+use std::sync::Arc;
+
+use ca_core::acme::{Account, Authorization, ExternalAccount, Order};
 use ca_core::pkix::public_key::sha256;
-use ca_core::store::{Change, Commit, Credential, CrlRecord, Effect, IssuerRecord, Row, StoreError, Version};
+use ca_core::store::{
+    CertificateRecord, CertificateState, Change, Commit, Credential, CrlRecord, Effect, IssuerRecord, Row,
+    StoreError, Version,
+};
 use rusqlite::types::Value;
 use rusqlite::{Connection, params, params_from_iter};
 
 use super::audit::append;
-use super::certificates::{Shard, Transition, reserve, transition};
+use super::certificates::{REVISION, Shard, Transition, reserve, transition};
+use super::recent::{Recent, Written};
 use super::row::{
-    Document, Outcome, add_to_counter, check_hash, conflict_on_constraint, describe, document, first,
-    id_value, order_state, put_document, signed, stored_version, to_json, unsigned, with_hash,
+    Counters, Document, Outcome, check_hash, conflict_on_constraint, describe, document, first, id_value,
+    order_counter, put_document, signed, stored_version, to_json, unsigned, with_hash,
 };
+use super::upkeep;
+use super::{external_accounts, renewals};
+
+/// What the commits of one transaction have in common.
+pub(super) struct Transaction<'a> {
+    pub(super) connection: &'a Connection,
+    /// What rows were before, for those that are known.
+    pub(super) recent: &'a Recent,
+    pub(super) counters: Counters,
+    /// The rows to be known from then on.
+    pub(super) written: Vec<Written>,
+}
 
 /// Applies a whole commit.
-pub(super) fn apply(connection: &Connection, commit: Commit) -> Outcome<()> {
+pub(super) fn apply(transaction: &mut Transaction<'_>, commit: Commit) -> Outcome<()> {
+    let connection = transaction.connection;
     for (row, expected) in &commit.expected_versions {
         if version_of(connection, row)? != *expected {
             return Err(StoreError::Conflict.into());
         }
     }
     for change in commit.changes {
-        apply_change(connection, change)?;
+        transaction.written.extend(Written::of(&change));
+        apply_change(transaction, change)?;
     }
     for effect in &commit.effects {
         add_effect(connection, effect)?;
     }
-    append(connection, &commit.audit)
+    append(connection, &mut transaction.counters, &commit.audit)
 }
 
 fn version_of(connection: &Connection, row: &Row) -> Outcome<Version> {
@@ -36,21 +56,42 @@ fn version_of(connection: &Connection, row: &Row) -> Outcome<Version> {
         Row::Authorization(id) => stored_version::<Authorization>(connection, id_value(id.0)),
         Row::Issuer(id) => stored_version::<IssuerRecord>(connection, Value::Text(id.as_str().to_owned())),
         Row::Credential(id) => stored_version::<Credential>(connection, id_value(id.0)),
+        Row::ExternalAccount(id) => stored_version::<ExternalAccount>(connection, id_value(id.0)),
     }
 }
 
-fn apply_change(connection: &Connection, change: Change) -> Outcome<()> {
+fn apply_change(transaction: &mut Transaction<'_>, change: Change) -> Outcome<()> {
+    let connection = transaction.connection;
+    let counters = &mut transaction.counters;
     match change {
-        Change::PutAccount(account) => put_document(connection, account),
-        Change::PutOrder(order) => put_order(connection, order),
-        Change::PutAuthorization(authorization) => put_authorization(connection, authorization),
-        Change::ReserveCertificate(record) => reserve(connection, &record),
-        Change::IssueCertificate { id, der, at } => {
-            transition(connection, &id, Transition::Issue { der: &der, at })
+        Change::PutAccount(account) => upkeep::put_account(connection, account),
+        Change::PutOrder(order) => put_order(transaction, order),
+        Change::PutAuthorization(authorization) => put_authorization(transaction, authorization),
+        Change::PutExternalAccount(external) => {
+            external_accounts::put_external_account(connection, *external)
         }
-        Change::AbandonCertificate { id, at } => transition(connection, &id, Transition::Abandon { at }),
+        Change::BindExternalAccount { id, account } => external_accounts::bind(connection, id, account),
+        Change::PutSealingKey(key) => external_accounts::put_sealing_key(connection, key),
+        Change::ForgetSealingKey(role) => external_accounts::forget_sealing_key(connection, role),
+        Change::ReserveCertificate(record) => {
+            reserve(connection, counters, &record)?;
+            remember_certificate(transaction, *record)
+        }
+        Change::IssueCertificate { id, der, at } => {
+            transition(connection, counters, &id, Transition::Issue { der: &der, at })?;
+            match transaction.recent.certificate(&id).map(Arc::unwrap_or_clone) {
+                Some(reserved) => remember_certificate(
+                    transaction,
+                    CertificateRecord { state: CertificateState::Issued { at }, der: Some(der), ..reserved },
+                ),
+                None => Ok(()),
+            }
+        }
+        Change::AbandonCertificate { id, at } => {
+            transition(connection, counters, &id, Transition::Abandon { at })
+        }
         Change::RevokeCertificate { id, revocation } => {
-            transition(connection, &id, Transition::Revoke(revocation))
+            transition(connection, counters, &id, Transition::Revoke(revocation))
         }
         Change::PutIssuer(issuer) => put_document(connection, *issuer),
         Change::ReserveCrl { issuer, shard, number } => {
@@ -63,6 +104,15 @@ fn apply_change(connection: &Connection, change: Change) -> Outcome<()> {
         }
         Change::PublishCrl(crl) => publish_crl(connection, crl),
         Change::PutCredential(credential) => put_credential(connection, credential),
+        Change::PutReplacement(replacement) => renewals::put_replacement(connection, replacement),
+        Change::PutRenewalPull(pull) => renewals::put_pull(connection, *pull),
+        Change::RemoveRenewalPull(id) => renewals::remove_pull(connection, id),
+        Change::Claim(claim) => upkeep::claim(connection, &claim),
+        Change::RequireBound(bound) => upkeep::require_bound(connection, &bound),
+        Change::RequireUnpaused(pairs) => upkeep::require_unpaused(connection, &pairs),
+        Change::PutFailing(failing) => upkeep::put_failing(connection, *failing),
+        Change::ForgetFailing(pair) => upkeep::forget_failing(connection, pair),
+        Change::Prune(prune) => upkeep::prune(connection, counters, &prune),
         Change::BlockKey { key, at, detail } => {
             let values =
                 vec![Value::Blob(key.0.to_vec()), Value::Integer(at.as_millis()), Value::Text(detail)];
@@ -79,39 +129,61 @@ fn apply_change(connection: &Connection, change: Change) -> Outcome<()> {
     }
 }
 
+/// What a certificate is after the change that was just made to it.
+fn remember_certificate(transaction: &mut Transaction<'_>, mut record: CertificateRecord) -> Outcome<()> {
+    if let Some(revision) = transaction.counters.value(transaction.connection, REVISION)? {
+        record.revision = unsigned("counters", revision)?;
+        transaction.written.push(Written::Certificate(record.id.clone(), Some(Arc::new(record))));
+    }
+    Ok(())
+}
+
 /// Puts an order and keeps the count of orders by state.
-fn put_order(connection: &Connection, order: Order) -> Outcome<()> {
-    let next = order_state(&order.state);
-    let before = if order.version == Version::NEW {
-        None
-    } else {
-        document::<Order>(connection, order.id())?.filter(|stored| {
+fn put_order(transaction: &mut Transaction<'_>, order: Order) -> Outcome<()> {
+    let connection = transaction.connection;
+    let before = match order.version {
+        Version::NEW => None,
+        version => match transaction.recent.order(order.id).filter(|known| known.version == version) {
+            Some(known) => Some(known),
             // A version that is behind is a conflict, found below.
-            stored.version == order.version
-        })
+            None => document::<Order>(connection, order.id())?
+                .filter(|stored| stored.version == version)
+                .map(Arc::new),
+        },
     };
     if before.as_ref().is_some_and(|before| before.account != order.account) {
         return Err(immutable::<Order>(&order, "account"));
     }
+    if order.version == Version::NEW {
+        upkeep::account_is_used(connection, order.account)?;
+    }
+    let next = order_counter(&order.state);
     put_document(connection, order)?;
-    let before = before.map(|before| order_state(&before.state));
+    let before = before.map(|before| order_counter(&before.state));
     if before != Some(next) {
         if let Some(before) = before {
-            add_to_counter(connection, &format!("orders.{before}"), -1)?;
+            transaction.counters.add(connection, before, -1)?;
         }
-        add_to_counter(connection, &format!("orders.{next}"), 1)?;
+        transaction.counters.add(connection, next, 1)?;
     }
     Ok(())
 }
 
 /// Puts an authorization; whose it is and what it is about never change.
-fn put_authorization(connection: &Connection, authorization: Authorization) -> Outcome<()> {
-    if authorization.version != Version::NEW
-        && let Some(stored) = document::<Authorization>(connection, authorization.id())?
-        && (stored.account, &stored.identifier, stored.wildcard)
-            != (authorization.account, &authorization.identifier, authorization.wildcard)
-    {
-        return Err(immutable(&authorization, "account and identifier"));
+fn put_authorization(transaction: &mut Transaction<'_>, authorization: Authorization) -> Outcome<()> {
+    let connection = transaction.connection;
+    if authorization.version != Version::NEW {
+        let known = transaction.recent.authorization(authorization.id);
+        let before = match known.filter(|known| known.version == authorization.version) {
+            Some(known) => Some(known),
+            None => document::<Authorization>(connection, authorization.id())?.map(Arc::new),
+        };
+        if before.is_some_and(|before| {
+            (before.account, &before.identifier, before.wildcard)
+                != (authorization.account, &authorization.identifier, authorization.wildcard)
+        }) {
+            return Err(immutable(&authorization, "account and identifier"));
+        }
     }
     put_document(connection, authorization)
 }

@@ -8,8 +8,7 @@ use rusqlite::{Connection, Row, params_from_iter};
 use serde::Deserialize;
 
 use super::row::{
-    Outcome, add_to_counter, check_hash, corrupt, counter, first, set_counter, stored_counter, to_json,
-    unsigned, with_hash,
+    Counters, Outcome, check_hash, corrupt, counter, first, stored_counter, to_json, unsigned, with_hash,
 };
 
 /// The counter of entries.
@@ -20,19 +19,20 @@ pub(super) const COUNT: &str = "audit";
 pub(super) const NEWEST: &str = "audit.newest";
 
 /// Appends events at the next indexes.
-pub(super) fn append(connection: &Connection, events: &[AuditEvent]) -> Outcome<()> {
+pub(super) fn append(connection: &Connection, counters: &mut Counters, events: &[AuditEvent]) -> Outcome<()> {
     let Ok(count) = i64::try_from(events.len()) else {
         return Err(StoreError::Refused("too many audit events".to_owned()).into());
     };
     let Some(latest) = events.iter().map(|event| event.at).max() else {
         return Ok(());
     };
-    let stored = stored_counter(connection, NEWEST)?;
-    let newest = newest(connection)?.map_or(latest, |before| before.max(latest)).as_millis();
-    if stored != Some(newest) {
-        set_counter(connection, NEWEST, newest)?;
-    }
-    let first = add_to_counter(connection, COUNT, count)? - count;
+    let before = match counters.value(connection, NEWEST)? {
+        Some(newest) => Some(Timestamp::from_millis(newest)),
+        None => newest(connection)?,
+    };
+    let newest = before.map_or(latest, |before| before.max(latest));
+    counters.set(connection, NEWEST, newest.as_millis())?;
+    let first = counters.add(connection, COUNT, count)? - count;
     for (index, event) in (first..).zip(events) {
         let entry = to_json(event)?.into_bytes();
         let leaf = leaf_hash(&entry).to_vec();

@@ -4,15 +4,15 @@ use ca_core::pkix::public_key::{KeyHash, sha256};
 use ca_core::pkix::serial::SerialNumber;
 use ca_core::revocation::RevocationReason;
 use ca_core::store::{
-    CertificateDer, CertificateId, CertificateRecord, CertificateState, CertificateStatus, Origin,
-    Revocation, StoreError,
+    CertificateDer, CertificateFacts, CertificateId, CertificateRecord, CertificateState, CertificateStatus,
+    Origin, Revocation, StoreError,
 };
 use ca_core::time::Timestamp;
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, Row, params, params_from_iter};
 
 use super::row::{
-    Outcome, add_to_counter, check_hash, conflict_on_constraint, corrupt, first, from_json, signed, to_json,
+    Counters, Outcome, check_hash, conflict_on_constraint, corrupt, first, from_json, signed, to_json,
     unsigned, with_hash,
 };
 
@@ -95,6 +95,34 @@ impl CertificateRow {
         })
     }
 
+    /// What stands in the row besides the DER's hashes.
+    pub(super) fn facts(self) -> Outcome<CertificateFacts> {
+        let name = self.id.to_string();
+        let damaged = |what: &str| corrupt(TABLE, &name, what);
+        let text = |column: usize| match &self.values[column] {
+            Value::Text(text) => Ok(text.as_str()),
+            _ => Err(damaged("a column is no text")),
+        };
+        let time = |column: usize| match self.values[column] {
+            Value::Integer(millis) => Ok(Timestamp::from_millis(millis)),
+            _ => Err(damaged("a time is no number")),
+        };
+        let origin: Origin = from_json(TABLE, &name, text(14)?)?;
+        Ok(CertificateFacts {
+            profile: text(7)?.to_owned().try_into().map_err(|_| damaged("its profile is no profile name"))?,
+            names: from_json(TABLE, &name, text(9)?)?,
+            not_before: time(11)?,
+            not_after: self.not_after,
+            account: match origin {
+                Origin::Order { account, .. } => Some(account),
+                Origin::Credential(_) | Origin::Issuer(_) => None,
+            },
+            reserved_at: time(16)?,
+            state: self.state,
+            id: self.id,
+        })
+    }
+
     pub(super) const fn status(&self) -> CertificateStatus {
         CertificateStatus { state: self.state, not_after: self.not_after, revision: self.revision }
     }
@@ -145,12 +173,19 @@ pub(super) fn certificate_row(
     first(connection, &SQL, params![id.serial.as_bytes(), id.issuer.as_str()], CertificateRow::read)
 }
 
-fn next_revision(connection: &Connection) -> Outcome<Value> {
-    add_to_counter(connection, "revision", 1).map(Value::Integer)
+/// The counter of changes of certificates.
+pub(super) const REVISION: &str = "revision";
+
+fn next_revision(connection: &Connection, counters: &mut Counters) -> Outcome<Value> {
+    counters.add(connection, REVISION, 1).map(Value::Integer)
 }
 
 /// Inserts a certificate as `reserved`.
-pub(super) fn reserve(connection: &Connection, record: &CertificateRecord) -> Outcome<()> {
+pub(super) fn reserve(
+    connection: &Connection,
+    counters: &mut Counters,
+    record: &CertificateRecord,
+) -> Outcome<()> {
     if record.state != CertificateState::Reserved || record.der.is_some() {
         return Err(StoreError::Refused(
             "a certificate enters the inventory as reserved, unsigned".to_owned(),
@@ -183,7 +218,7 @@ pub(super) fn reserve(connection: &Connection, record: &CertificateRecord) -> Ou
         Value::Text(to_json(&record.origin)?),
         account,
         Value::Integer(record.reserved_at.as_millis()),
-        next_revision(connection)?,
+        next_revision(connection, counters)?,
         Value::Blob(sha256(&record.tbs).to_vec()),
         Value::Null,
     ];
@@ -219,6 +254,7 @@ pub(super) enum Transition<'a> {
 /// Changes a certificate's state, gives it the next revision, and counts it in its shard if it counts as revoked now.
 pub(super) fn transition(
     connection: &Connection,
+    counters: &mut Counters,
     id: &CertificateId,
     transition: Transition<'_>,
 ) -> Outcome<()> {
@@ -247,7 +283,7 @@ pub(super) fn transition(
     row.values[4] = issued_at;
     row.values[5] = ended_at;
     row.values[6] = reason;
-    row.values[17] = next_revision(connection)?;
+    row.values[17] = next_revision(connection, counters)?;
     if let Transition::Issue { der, .. } = transition {
         if sha256(&der.der) != der.fingerprint {
             return Err(

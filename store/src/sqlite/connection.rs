@@ -19,7 +19,13 @@ pub(super) const FILE: &str = "store.db";
 const APPLICATION_ID: i32 = 0x4368_6e63;
 
 /// Every migration, oldest first; the schema's version is how many were applied. None is ever changed once released.
-const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_first.sql")];
+const MIGRATIONS: [&str; 5] = [
+    include_str!("migrations/0001_first.sql"),
+    include_str!("migrations/0002_external_accounts.sql"),
+    include_str!("migrations/0003_renewals.sql"),
+    include_str!("migrations/0004_limits.sql"),
+    include_str!("migrations/0005_auto_renewal.sql"),
+];
 
 /// How long SQLite waits for a lock of another process: a checkpoint's last moments, or a backup.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -196,6 +202,10 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
 
 #[cfg(test)]
 mod tests {
+    use ca_core::acme::Account;
+    use ca_core::store::Version;
+
+    use super::super::row::{document, from_json, id_value, put_document};
     use super::*;
 
     #[test]
@@ -205,6 +215,30 @@ mod tests {
         let mode: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0)).unwrap();
         let synchronous: i64 = connection.pragma_query_value(None, "synchronous", |row| row.get(0)).unwrap();
         assert_eq!((mode.as_str(), synchronous), ("wal", 2));
+    }
+
+    #[test]
+    fn a_store_of_the_first_version_is_brought_up_to_date_and_keeps_its_rows() {
+        let dir = tempfile::tempdir().unwrap();
+        // As the first version wrote it.
+        let body = r#"{"id":"04104104104104104104104104","directory":"default",
+            "thumbprint":"AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI","jwk":"{}","contacts":[],
+            "terms_agreed_at":null,"state":{"status":"valid"},"created_at":0,"version":0}"#;
+        let account: Account = from_json("accounts", "?", body).unwrap();
+        let first = Connection::open(dir.path().join(FILE)).unwrap();
+        first.execute_batch(MIGRATIONS[0]).unwrap();
+        first.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
+        first.pragma_update(None, "user_version", 1).unwrap();
+        put_document(&first, account.clone()).unwrap();
+        drop(first);
+
+        let connection = open_writer(dir.path(), Sharing::Private, None).unwrap();
+        assert_eq!(check_application(&connection).unwrap(), Some(MIGRATIONS.len()));
+        let found = document::<Account>(&connection, id_value(account.id.0)).unwrap();
+        assert_eq!(found, Some(Account { version: Version(1), ..account }));
+        let integrity: String =
+            connection.pragma_query_value(None, "integrity_check", |row| row.get(0)).unwrap();
+        assert_eq!(integrity, "ok");
     }
 
     #[test]

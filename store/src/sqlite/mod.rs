@@ -7,10 +7,16 @@ mod apply;
 mod audit;
 mod certificates;
 mod connection;
+mod damage;
+mod external_accounts;
 mod integrity;
 mod read_pool;
 mod reads;
+mod recent;
+mod renewals;
 mod row;
+mod upkeep;
+mod upkeep_reads;
 mod verify;
 mod writer;
 
@@ -25,6 +31,7 @@ use crate::permissions::Sharing;
 pub use connection::OpenError;
 pub use integrity::check_copy;
 pub(crate) use read_pool::ReadPool;
+use recent::Recent;
 pub use writer::LocalCommits;
 
 /// A store that reads SQLite itself and commits through `C`.
@@ -32,7 +39,10 @@ pub use writer::LocalCommits;
 pub struct SharedStore<C> {
     reads: ReadPool,
     commits: C,
+    /// What was written last, if this process writes: another's rows change without its being told.
+    recent: Option<Arc<Recent>>,
     metrics: Metrics,
+    damage: Arc<damage::Damage>,
 }
 
 /// The store of the one process that writes.
@@ -70,6 +80,9 @@ pub struct WriterOptions {
     /// Below this many free bytes on the disk only revocation, and the end of what was begun, is taken; 0 switches
     /// the check off.
     pub min_free_bytes: u64,
+    /// About how many accounts, orders, authorizations and certificates each are kept in memory as they were written
+    /// last; 0 has every read read the file.
+    pub recent_rows: usize,
     /// How large the main file may grow; further commits are [`ca_core::store::StoreError::Full`].
     pub max_store_bytes: Option<u64>,
 }
@@ -80,12 +93,16 @@ impl Default for WriterOptions {
             sharing: Sharing::Private,
             readers: READERS,
             min_free_bytes: 64 * 1024 * 1024,
+            recent_rows: RECENT_ROWS,
             max_store_bytes: None,
         }
     }
 }
 
 const READERS: usize = 4;
+
+/// The orders under way, at any rate at which one machine can finish them, in some twenty megabytes.
+const RECENT_ROWS: usize = 4096;
 
 /// Opens the store for the one process that writes; the caller holds [`crate::lock::CaLock`].
 #[derive(Debug)]
@@ -101,11 +118,14 @@ impl Writer {
     pub fn open(directory: &Path, options: WriterOptions) -> Result<Arc<SqliteStore>, OpenError> {
         let connection = connection::open_writer(directory, options.sharing, options.max_store_bytes)?;
         let metrics = Metrics::default();
-        let commits = LocalCommits::start(connection, directory, options.min_free_bytes, metrics.clone())
-            .map_err(OpenError::Thread)?;
+        let recent = Arc::new(Recent::new(options.recent_rows, &connection));
+        let min_free = options.min_free_bytes;
+        let commits =
+            LocalCommits::start(connection, directory, min_free, Arc::clone(&recent), metrics.clone())
+                .map_err(OpenError::Thread)?;
         let reads =
             ReadPool::start(directory, options.readers, metrics.clone()).map_err(OpenError::Thread)?;
-        Ok(Arc::new(SharedStore { reads, commits, metrics }))
+        Ok(Arc::new(SharedStore { reads, commits, recent: Some(recent), metrics, damage: Arc::default() }))
     }
 }
 
@@ -125,6 +145,6 @@ impl<C: Commits> SharedStore<C> {
     /// The database need not exist yet: reads answer [`ca_core::store::StoreError::Busy`] until it does.
     pub(crate) fn reading(directory: &Path, commits: C, metrics: Metrics) -> Result<Self, OpenError> {
         let reads = ReadPool::start(directory, READERS, metrics.clone()).map_err(OpenError::Thread)?;
-        Ok(Self { reads, commits, metrics })
+        Ok(Self { reads, commits, recent: None, metrics, damage: Arc::default() })
     }
 }

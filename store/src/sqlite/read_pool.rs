@@ -114,7 +114,11 @@ fn was_replaced(connection: &Connection) -> bool {
 }
 
 fn in_transaction<T>(connection: &Connection, read: impl FnOnce(&Connection) -> Outcome<T>) -> Outcome<T> {
-    // Dropped, it rolls back, which ends a read transaction as well as a commit does.
-    let transaction = connection.unchecked_transaction()?;
-    read(&transaction)
+    // Prepared once for each connection, which rusqlite's own transactions are not.
+    let run = |sql: &str| connection.prepare_cached(sql)?.execute([]);
+    run("BEGIN")?;
+    let result = read(connection);
+    // It ends a read transaction as well as a commit does.
+    run("ROLLBACK")?;
+    result
 }

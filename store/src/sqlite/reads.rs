@@ -1,14 +1,28 @@
 //! The store's reads, each in one short transaction on a reader thread.
+//!
+//! A damaged row is an error where it is asked for by itself. Lists of which each row is work or a finding of its own
+//! leave it out ([`Damage`]): pages of accounts, orders and certificates, effects, validations to take up, reservations,
+//! valid authorizations, summaries of CRLs. Lists that are wrong without it fail as a whole: issuers (without its root a
+//! CA looks as if it were new), an order's authorizations, the revocations of a CRL, what changed since a revision, the
+//! audit log.
+
+use std::sync::Arc;
 
 use ca_core::acme::account::Thumbprint;
-use ca_core::acme::{Account, Authorization, DirectoryName, Identifier, Order};
-use ca_core::id::{AccountId, AuthorizationId, CredentialId, EffectId, Id, IssuerId, OrderId};
+use ca_core::acme::external_account::{ExternalAccount, SealingKeyRecord};
+use ca_core::acme::{
+    Account, Authorization, DirectoryName, Identifier, Order, OrderState, RenewalPull, Replacement,
+};
+use ca_core::id::{
+    AccountId, AuthorizationId, CredentialId, EffectId, ExternalAccountId, Id, IssuerId, OrderId,
+};
 use ca_core::pkix::public_key::{KeyHash, sha256};
 use ca_core::pkix::serial::SerialNumber;
 use ca_core::store::{
-    AcmeReads, AuthorityReads, CertificateFilter, CertificateId, CertificateReads, CertificateRecord,
-    CertificateStatus, Commits, Credential, CrlRecord, CrlSummary, Effect, IssuerKind, IssuerRecord,
-    IssuerState, Origin, Page, RevokedCertificate, ShardRevocations, StoreResult, StoreSizes,
+    AcmeReads, AuthorityReads, CertificateFacts, CertificateFilter, CertificateId, CertificateReads,
+    CertificateRecord, CertificateStatus, Commits, Credential, CrlRecord, CrlSummary, Effect, IssuerKind,
+    IssuerRecord, IssuerState, Origin, Page, RevokedCertificate, Role, ShardRevocations, StoreResult,
+    StoreSizes,
 };
 use ca_core::time::Timestamp;
 use rusqlite::types::Value;
@@ -18,24 +32,40 @@ use super::certificates::{
     CertificateRow, Shard, certificate_row, name_key, read_record, select_records, select_status,
 };
 use super::connection::FILE;
+use super::damage::{Damage, ahead};
+use super::external_accounts;
 use super::row::{
     Document, ORDER_STATES, Outcome, all, check_hash, corrupt, counter, describe, document, first, from_json,
-    id_value, read_document, signed, to_json, unsigned,
+    id_value, read_document, role_value, signed, to_json, unsigned,
 };
-use super::{SharedStore, audit};
+use super::{SharedStore, audit, renewals};
 
 impl<C: Commits> SharedStore<C> {
-    fn read<T: Send + 'static>(
+    pub(super) fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Connection) -> Outcome<T> + Send + 'static,
     ) -> StoreResult<'_, T> {
         Box::pin(self.reads.run(read))
     }
+
+    /// A read of a list that can do without its damaged rows.
+    pub(super) fn read_list<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Connection, &Damage) -> Outcome<T> + Send + 'static,
+    ) -> StoreResult<'_, T> {
+        let damage = Arc::clone(&self.damage);
+        self.read(move |connection| read(connection, &damage))
+    }
+}
+
+/// What needs no reader.
+fn ready<'a, T: Send + 'a>(value: T) -> StoreResult<'a, T> {
+    Box::pin(std::future::ready(Ok(value)))
 }
 
 /// Cuts a list that was read with one row more than asked for.
-fn page<T, K>(mut rows: Vec<T>, limit: u32, key: impl FnOnce(&T) -> K) -> Page<T, K> {
-    let limit = usize::try_from(limit.max(1)).unwrap_or(usize::MAX);
+pub(super) fn page<T, K>(mut rows: Vec<T>, limit: u32, key: impl FnOnce(&T) -> K) -> Page<T, K> {
+    let limit = count(limit.max(1));
     let more = rows.len() > limit;
     rows.truncate(limit);
     let next = if more { rows.last().map(key) } else { None };
@@ -43,8 +73,12 @@ fn page<T, K>(mut rows: Vec<T>, limit: u32, key: impl FnOnce(&T) -> K) -> Page<T
 }
 
 /// One row more than a page has, to know whether another follows.
-fn one_more(limit: u32) -> i64 {
-    i64::from(limit.max(1)) + 1
+pub(super) fn one_more(limit: u32) -> usize {
+    count(limit.max(1)).saturating_add(1)
+}
+
+fn count(limit: u32) -> usize {
+    usize::try_from(limit).unwrap_or(usize::MAX)
 }
 
 /// Above every id.
@@ -54,22 +88,44 @@ fn before(after: Option<Id>) -> Vec<u8> {
     after.map_or_else(|| BEFORE_ALL.to_vec(), |id| id.as_bytes().to_vec())
 }
 
-/// Documents, newest first.
-fn newest_documents<D: Document>(connection: &Connection, after: Option<Id>, limit: u32) -> Outcome<Vec<D>> {
+/// A page of documents, and one more, newest first.
+fn newest_documents<D: Document>(
+    connection: &Connection,
+    damage: &Damage,
+    after: Option<Id>,
+    limit: u32,
+) -> Outcome<Vec<D>> {
     let sql = format!("SELECT {} FROM {} WHERE id < ?1 ORDER BY id DESC LIMIT ?2", D::COLUMNS, D::TABLE);
-    all(connection, &sql, params![before(after), one_more(limit)], read_document)
+    let limit = one_more(limit);
+    damage.around(connection, &sql, params![before(after), ahead(limit)], limit, read_document)
 }
 
-fn row_id(row: &Row<'_>, table: &str) -> Outcome<Id> {
+pub(super) fn row_id(row: &Row<'_>, table: &str) -> Outcome<Id> {
     row.get(0).map(Id::from_bytes).map_err(|_| corrupt(table, "?", "its id is none"))
 }
 
 impl<C: Commits> AcmeReads for SharedStore<C> {
     fn account(&self, id: AccountId) -> StoreResult<'_, Option<Account>> {
-        self.read(move |connection| document(connection, id_value(id.0)))
+        let Some(recent) = &self.recent else {
+            return self.read(move |connection| document(connection, id_value(id.0)));
+        };
+        if let Some(account) = recent.account(id) {
+            return ready(Some(Arc::unwrap_or_clone(account)));
+        }
+        let seen = recent.seen();
+        Box::pin(async move {
+            let account = self.reads.run(move |connection| document(connection, id_value(id.0))).await?;
+            if let Some(account) = &account {
+                recent.keep_account(account, seen);
+            }
+            Ok(account)
+        })
     }
 
     fn account_by_key(&self, directory: DirectoryName, key: Thumbprint) -> StoreResult<'_, Option<Account>> {
+        if self.recent.as_ref().is_some_and(|recent| !recent.may_be_account_key(key)) {
+            return ready(None);
+        }
         self.read(move |connection| {
             let sql =
                 format!("SELECT {} FROM accounts WHERE directory = ?1 AND thumbprint = ?2", Account::COLUMNS);
@@ -78,23 +134,32 @@ impl<C: Commits> AcmeReads for SharedStore<C> {
     }
 
     fn accounts(&self, after: Option<AccountId>, limit: u32) -> StoreResult<'_, Page<Account, AccountId>> {
-        self.read(move |connection| {
-            let rows: Vec<Account> = newest_documents(connection, after.map(|id| id.0), limit)?;
+        self.read_list(move |connection, damage| {
+            let rows: Vec<Account> = newest_documents(connection, damage, after.map(|id| id.0), limit)?;
             Ok(page(rows, limit, |account| account.id))
         })
     }
 
     fn order(&self, id: OrderId) -> StoreResult<'_, Option<(Order, Vec<Authorization>)>> {
+        if let Some(found) = self.recent.as_ref().and_then(|recent| recent.order_with_authorizations(id)) {
+            return ready(Some(found));
+        }
         self.read(move |connection| {
             let Some(order) = document::<Order>(connection, id_value(id.0))? else {
                 return Ok(None);
             };
-            let authorizations = order.authorizations.iter().map(|id| {
-                document::<Authorization>(connection, id_value(id.0))?.ok_or_else(|| {
-                    corrupt("orders", &order.id.to_string(), "an authorization that it names is gone")
-                })
-            });
-            let authorizations = authorizations.collect::<Outcome<_>>()?;
+            let mut authorizations = Vec::with_capacity(order.authorizations.len());
+            for id in &order.authorizations {
+                match document::<Authorization>(connection, id_value(id.0))? {
+                    Some(authorization) => authorizations.push(authorization),
+                    // Pruned: nothing depends on them any more.
+                    None if !matches!(order.state, OrderState::Open | OrderState::Processing { .. }) => {}
+                    None => {
+                        let what = "an authorization that it names is gone";
+                        return Err(corrupt("orders", &order.id.to_string(), what));
+                    }
+                }
+            }
             Ok(Some((order, authorizations)))
         })
     }
@@ -105,20 +170,19 @@ impl<C: Commits> AcmeReads for SharedStore<C> {
         after: Option<OrderId>,
         limit: u32,
     ) -> StoreResult<'_, Page<OrderId, OrderId>> {
-        self.read(move |connection| {
-            let rows = all(
-                connection,
-                "SELECT id FROM orders WHERE account = ?1 AND id < ?2 ORDER BY id DESC LIMIT ?3",
-                params![account.0.as_bytes(), before(after.map(|id| id.0)), one_more(limit)],
-                |row| row_id(row, "orders").map(OrderId),
-            )?;
+        self.read_list(move |connection, damage| {
+            let sql = "SELECT id FROM orders WHERE account = ?1 AND id < ?2 ORDER BY id DESC LIMIT ?3";
+            let wanted = one_more(limit);
+            let parameters = params![account.0.as_bytes(), before(after.map(|id| id.0)), ahead(wanted)];
+            let id = |row: &Row<'_>| row_id(row, "orders").map(OrderId);
+            let rows = damage.around(connection, sql, parameters, wanted, id)?;
             Ok(page(rows, limit, |id| *id))
         })
     }
 
     fn orders(&self, after: Option<OrderId>, limit: u32) -> StoreResult<'_, Page<Order, OrderId>> {
-        self.read(move |connection| {
-            let rows: Vec<Order> = newest_documents(connection, after.map(|id| id.0), limit)?;
+        self.read_list(move |connection, damage| {
+            let rows: Vec<Order> = newest_documents(connection, damage, after.map(|id| id.0), limit)?;
             Ok(page(rows, limit, |order| order.id))
         })
     }
@@ -134,16 +198,20 @@ impl<C: Commits> AcmeReads for SharedStore<C> {
     }
 
     fn authorization(&self, id: AuthorizationId) -> StoreResult<'_, Option<Authorization>> {
+        if let Some(found) = self.recent.as_ref().and_then(|recent| recent.authorization(id)) {
+            return ready(Some(Arc::unwrap_or_clone(found)));
+        }
         self.read(move |connection| document(connection, id_value(id.0)))
     }
 
     fn authorizations_processing(&self, limit: u32) -> StoreResult<'_, Vec<Authorization>> {
-        self.read(move |connection| {
+        self.read_list(move |connection, damage| {
             let sql = format!(
                 "SELECT {} FROM authorizations WHERE processing = 1 ORDER BY id LIMIT ?1",
                 Authorization::COLUMNS
             );
-            all(connection, &sql, [limit], read_document)
+            let limit = count(limit);
+            damage.around(connection, &sql, [ahead(limit)], limit, read_document)
         })
     }
 
@@ -152,25 +220,75 @@ impl<C: Commits> AcmeReads for SharedStore<C> {
         account: AccountId,
         identifier: Identifier,
     ) -> StoreResult<'_, Vec<Authorization>> {
-        self.read(move |connection| {
+        self.read_list(move |connection, damage| {
             let sql = format!(
-                "SELECT {} FROM authorizations \
-                 WHERE account = ?1 AND identifier = ?2 AND state = 'valid' ORDER BY id DESC",
-                Authorization::COLUMNS
+                "SELECT {columns} FROM authorizations WHERE account = ?1 AND identifier = ?2 AND state = 'valid' \
+                 UNION ALL \
+                 SELECT {columns} FROM authorizations WHERE account = ?1 AND identifier = ?2 AND state = 'trusted' \
+                 ORDER BY id DESC",
+                columns = Authorization::COLUMNS
             );
-            all(connection, &sql, params![account.0.as_bytes(), name_key(&identifier)], read_document)
+            let parameters = params![account.0.as_bytes(), name_key(&identifier)];
+            damage.around(connection, &sql, parameters, usize::MAX, read_document)
         })
+    }
+
+    fn trusted_authorizations(&self, account: AccountId, limit: u32) -> StoreResult<'_, Vec<Authorization>> {
+        self.read_list(move |connection, damage| {
+            external_accounts::trusted_authorizations(connection, damage, account.0, count(limit))
+        })
+    }
+
+    fn external_account(&self, id: ExternalAccountId) -> StoreResult<'_, Option<ExternalAccount>> {
+        self.read(move |connection| document(connection, id_value(id.0)))
+    }
+
+    fn external_accounts(
+        &self,
+        after: Option<ExternalAccountId>,
+        limit: u32,
+    ) -> StoreResult<'_, Page<ExternalAccount, ExternalAccountId>> {
+        self.read_list(move |connection, damage| {
+            let rows: Vec<ExternalAccount> =
+                newest_documents(connection, damage, after.map(|id| id.0), limit)?;
+            Ok(page(rows, limit, |external| external.id))
+        })
+    }
+
+    fn bound_accounts(
+        &self,
+        external_account: ExternalAccountId,
+        after: Option<AccountId>,
+        limit: u32,
+    ) -> StoreResult<'_, Page<Account, AccountId>> {
+        self.read_list(move |connection, damage| {
+            let (before, wanted) = (before(after.map(|id| id.0)), one_more(limit));
+            let rows =
+                external_accounts::bound_accounts(connection, damage, external_account, before, wanted)?;
+            Ok(page(rows, limit, |account| account.id))
+        })
+    }
+
+    fn sealing_key(&self, role: Role) -> StoreResult<'_, Option<SealingKeyRecord>> {
+        self.read(move |connection| document(connection, role_value(role)))
     }
 }
 
 impl<C: Commits> CertificateReads for SharedStore<C> {
     fn certificate(&self, id: CertificateId) -> StoreResult<'_, Option<CertificateRecord>> {
+        if let Some(record) = self.recent.as_ref().and_then(|recent| recent.certificate(&id)) {
+            return ready(Some(Arc::unwrap_or_clone(record)));
+        }
         self.read(move |connection| {
             let sql = select_records("", "WHERE c.serial = ?1 AND c.issuer = ?2");
             let record =
                 first(connection, &sql, params![id.serial.as_bytes(), id.issuer.as_str()], read_record)?;
             Ok(record.map(|(_, record)| record))
         })
+    }
+
+    fn certificate_facts(&self, id: CertificateId) -> StoreResult<'_, Option<CertificateFacts>> {
+        self.read(move |connection| certificate_row(connection, &id)?.map(CertificateRow::facts).transpose())
     }
 
     fn certificate_status(&self, id: CertificateId) -> StoreResult<'_, Option<CertificateStatus>> {
@@ -183,7 +301,7 @@ impl<C: Commits> CertificateReads for SharedStore<C> {
         after: Option<u64>,
         limit: u32,
     ) -> StoreResult<'_, Page<CertificateRecord, u64>> {
-        self.read(move |connection| {
+        self.read_list(move |connection, damage| {
             let mut conditions = Vec::new();
             let mut values = Vec::new();
             let mut add = |condition: &str, value: Value| {
@@ -223,30 +341,34 @@ impl<C: Commits> CertificateReads for SharedStore<C> {
             } else {
                 format!("WHERE {}", conditions.join(" AND "))
             };
-            values.push(Value::Integer(one_more(limit)));
+            let wanted_rows = one_more(limit);
+            values.push(Value::Integer(ahead(wanted_rows)));
             let sql = select_records(
                 join,
                 &format!("{wanted} ORDER BY {number_column} DESC LIMIT ?{}", values.len()),
             );
-            let rows = all(connection, &sql, params_from_iter(values), read_record)?;
-            if let Some(name) = &filter.name
-                && let Some((_, stray)) = rows.iter().find(|(_, record)| !record.names.contains(name))
-            {
-                return Err(corrupt(
-                    "certificate_names",
-                    &stray.id.to_string(),
-                    "names a certificate that lacks the name",
-                ));
-            }
+            let read = |row: &Row<'_>| {
+                let (number, record) = read_record(row)?;
+                if let Some(name) = &filter.name
+                    && !record.names.contains(name)
+                {
+                    let what = "names a certificate that lacks the name";
+                    return Err(corrupt("certificate_names", &record.id.to_string(), what));
+                }
+                Ok((number, record))
+            };
+            let rows = damage.around(connection, &sql, params_from_iter(values), wanted_rows, read)?;
             let page = page(rows, limit, |(number, _)| *number);
             Ok(Page { rows: page.rows.into_iter().map(|(_, record)| record).collect(), next: page.next })
         })
     }
 
     fn reserved_certificates(&self, limit: u32) -> StoreResult<'_, Vec<CertificateRecord>> {
-        self.read(move |connection| {
+        self.read_list(move |connection, damage| {
             let sql = select_records("", "WHERE c.state = 'reserved' ORDER BY c.number LIMIT ?1");
-            all(connection, &sql, [limit], |row| read_record(row).map(|(_, record)| record))
+            let limit = count(limit);
+            let read = |row: &Row<'_>| read_record(row).map(|(_, record)| record);
+            damage.around(connection, &sql, [ahead(limit)], limit, read)
         })
     }
 
@@ -261,6 +383,9 @@ impl<C: Commits> CertificateReads for SharedStore<C> {
     }
 
     fn is_key_blocked(&self, key: KeyHash) -> StoreResult<'_, bool> {
+        if self.recent.as_ref().is_some_and(|recent| !recent.may_be_blocked(key)) {
+            return ready(false);
+        }
         self.read(move |connection| {
             let sql = "SELECT key, at, detail, hash FROM blocked_keys WHERE key = ?1";
             let found = first(connection, sql, [key.0], |row| check_hash("blocked_keys", row, 0, 3))?;
@@ -345,28 +470,39 @@ fn read_crl(connection: &Connection, issuer: &IssuerId, shard: u32) -> Outcome<O
     first(connection, &sql, params![issuer.as_str(), shard], read_crl_record)
 }
 
+/// Every issuer, in the order that [`AuthorityReads::issuers`] promises.
+fn read_issuers(connection: &Connection) -> Outcome<Vec<IssuerRecord>> {
+    let sql = format!("SELECT {} FROM issuers", IssuerRecord::COLUMNS);
+    let mut issuers: Vec<IssuerRecord> = all(connection, &sql, [], read_document)?;
+    issuers.sort_by(|a, b| {
+        let rank =
+            |issuer: &IssuerRecord| (issuer.kind != IssuerKind::Root, issuer.state != IssuerState::Active);
+        rank(a)
+            .cmp(&rank(b))
+            .then(b.created_at.cmp(&a.created_at))
+            .then_with(|| b.id.as_str().cmp(a.id.as_str()))
+    });
+    Ok(issuers)
+}
+
 impl<C: Commits> AuthorityReads for SharedStore<C> {
     fn issuers(&self) -> StoreResult<'_, Vec<IssuerRecord>> {
-        self.read(|connection| {
-            let sql = format!("SELECT {} FROM issuers", IssuerRecord::COLUMNS);
-            let mut issuers: Vec<IssuerRecord> = all(connection, &sql, [], read_document)?;
-            issuers.sort_by(|a, b| {
-                let rank = |issuer: &IssuerRecord| {
-                    (issuer.kind != IssuerKind::Root, issuer.state != IssuerState::Active)
-                };
-                rank(a)
-                    .cmp(&rank(b))
-                    .then(b.created_at.cmp(&a.created_at))
-                    .then_with(|| b.id.as_str().cmp(a.id.as_str()))
-            });
+        let Some(recent) = &self.recent else { return self.read(read_issuers) };
+        if let Some(issuers) = recent.issuers() {
+            return ready(issuers.to_vec());
+        }
+        let seen = recent.seen();
+        Box::pin(async move {
+            let issuers = self.reads.run(read_issuers).await?;
+            recent.keep_issuers(&issuers, seen);
             Ok(issuers)
         })
     }
 
     fn crl_summaries(&self) -> StoreResult<'_, Vec<CrlSummary>> {
-        self.read(|connection| {
+        self.read_list(|connection, damage| {
             let sql = format!("SELECT {CRL_COLUMNS} FROM crls ORDER BY issuer, shard");
-            all(connection, &sql, [], read_crl_summary)
+            damage.around(connection, &sql, [], usize::MAX, read_crl_summary)
         })
     }
 
@@ -378,9 +514,23 @@ impl<C: Commits> AuthorityReads for SharedStore<C> {
         self.read(move |connection| document(connection, id_value(id.0)))
     }
 
+    fn replacement(&self, certificate: CertificateId) -> StoreResult<'_, Option<Replacement>> {
+        self.read(move |connection| renewals::replacement(connection, &certificate))
+    }
+
+    fn renewal_pulls(&self) -> StoreResult<'_, Vec<RenewalPull>> {
+        self.read_list(renewals::pulls)
+    }
+
+    fn orders_to_renew(&self, due_by: Timestamp, limit: u32) -> StoreResult<'_, Vec<Order>> {
+        self.read_list(move |connection, damage| renewals::due(connection, damage, due_by, limit))
+    }
+
     fn effects(&self, limit: u32) -> StoreResult<'_, Vec<Effect>> {
-        self.read(move |connection| {
-            all(connection, "SELECT id, body, hash FROM effects ORDER BY id LIMIT ?1", [limit], |row| {
+        self.read_list(move |connection, damage| {
+            let sql = "SELECT id, body, hash FROM effects ORDER BY id LIMIT ?1";
+            let limit = count(limit);
+            damage.around(connection, sql, [ahead(limit)], limit, |row| {
                 check_hash("effects", row, 0, 2)?;
                 let id = row_id(row, "effects")?;
                 let body: String = row.get(1)?;

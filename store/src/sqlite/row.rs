@@ -4,11 +4,14 @@
 //! and its columns, each with type and length. It is written with the row and checked whenever the row is read.
 
 use aws_lc_rs::digest;
+use ca_core::acme::external_account::{ExternalAccount, SealingKeyRecord};
+use ca_core::acme::pause::Failing;
 use ca_core::acme::{
-    Account, AccountState, Authorization, AuthorizationState, ChallengeState, Order, OrderState,
+    Account, AccountState, Authorization, AuthorizationState, ChallengeState, Order, OrderState, RenewalPull,
+    Replacement,
 };
 use ca_core::id::Id;
-use ca_core::store::{Credential, IssuerRecord, StoreError, Version};
+use ca_core::store::{Credential, IssuerRecord, Role, StoreError, Version};
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, params_from_iter};
 use serde::Serialize;
@@ -286,6 +289,15 @@ document!(
 );
 
 document!(
+    Failing,
+    "failing",
+    insert("id, account, paused, version, body, hash", "?1, ?2, ?3, ?4, ?5, ?6"),
+    update "account = ?2, paused = ?3, version = ?4, body = ?5, hash = ?6",
+    |failing| Value::Blob(failing.id().0.to_vec()),
+    |failing| vec![id_value(failing.account.0), Value::Integer(i64::from(failing.paused_at.is_some()))]
+);
+
+document!(
     IssuerRecord,
     "issuers",
     insert("id, version, body, hash", "?1, ?2, ?3, ?4"),
@@ -303,15 +315,71 @@ document!(
     |_| Vec::new()
 );
 
+document!(
+    ExternalAccount,
+    "external_accounts",
+    insert("id, version, body, hash", "?1, ?2, ?3, ?4"),
+    update "version = ?2, body = ?3, hash = ?4",
+    |external| id_value(external.id.0),
+    |_| Vec::new()
+);
+
+document!(
+    SealingKeyRecord,
+    "sealing_keys",
+    insert("id, version, body, hash", "?1, ?2, ?3, ?4"),
+    update "version = ?2, body = ?3, hash = ?4",
+    |key| role_value(key.role),
+    |_| Vec::new()
+);
+
+/// A role as a key column.
+pub(crate) fn role_value(role: Role) -> Value {
+    text(role.name())
+}
+
+document!(
+    Replacement,
+    "replacements",
+    insert("id, version, body, hash", "?1, ?2, ?3, ?4"),
+    update "version = ?2, body = ?3, hash = ?4",
+    |replacement| super::renewals::replaced(&replacement.certificate),
+    |_| Vec::new()
+);
+
+document!(
+    RenewalPull,
+    "renewal_pulls",
+    insert("id, version, body, hash", "?1, ?2, ?3, ?4"),
+    update "version = ?2, body = ?3, hash = ?4",
+    |pull| id_value(pull.id.0),
+    |_| Vec::new()
+);
+
 /// The names under which orders are counted.
-pub(crate) const ORDER_STATES: [&str; 4] = ["open", "processing", "valid", "failed"];
+pub(crate) const ORDER_STATES: [&str; 5] = ["open", "processing", "valid", "failed", "renewing"];
 
 pub(crate) const fn order_state(state: &OrderState) -> &'static str {
     match state {
         OrderState::Open => ORDER_STATES[0],
         OrderState::Processing { .. } => ORDER_STATES[1],
-        OrderState::Valid { .. } => ORDER_STATES[2],
+        // What has a certificate and gets no other.
+        OrderState::Valid { .. } | OrderState::Canceled { .. } | OrderState::Stopped { .. } => {
+            ORDER_STATES[2]
+        }
+        OrderState::Renewing(_) => ORDER_STATES[4],
         OrderState::Failed { .. } => ORDER_STATES[3],
+    }
+}
+
+/// The counter of the orders in a state: `orders.` and its name.
+pub(crate) const fn order_counter(state: &OrderState) -> &'static str {
+    match state {
+        OrderState::Open => "orders.open",
+        OrderState::Processing { .. } => "orders.processing",
+        OrderState::Valid { .. } | OrderState::Canceled { .. } | OrderState::Stopped { .. } => "orders.valid",
+        OrderState::Renewing(_) => "orders.renewing",
+        OrderState::Failed { .. } => "orders.failed",
     }
 }
 
@@ -319,6 +387,7 @@ const fn authorization_state(state: AuthorizationState) -> &'static str {
     match state {
         AuthorizationState::Pending => "pending",
         AuthorizationState::Valid { .. } => "valid",
+        AuthorizationState::Trusted { .. } => "trusted",
         AuthorizationState::Invalid { .. } => "invalid",
         AuthorizationState::Deactivated { .. } => "deactivated",
         AuthorizationState::Revoked { .. } => "revoked",
@@ -391,22 +460,67 @@ pub(crate) fn conflict_on_constraint<T>(result: rusqlite::Result<T>) -> Outcome<
     })
 }
 
-/// Adds to a counter and returns its new value.
-pub(crate) fn add_to_counter(connection: &Connection, name: &str, change: i64) -> Outcome<i64> {
-    let value = counter(connection, name)?
-        .checked_add(change)
-        .filter(|value| *value >= 0)
-        .ok_or_else(|| corrupt("counters", name, "would become negative"))?;
-    set_counter(connection, name, value)?;
-    Ok(value)
+/// The counters of one transaction: each is read once and written once, however many commits share it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Counters(Vec<Counter>);
+
+#[derive(Clone, Debug)]
+struct Counter {
+    name: &'static str,
+    stored: Option<i64>,
+    value: Option<i64>,
 }
 
-/// Gives a counter its value.
-pub(crate) fn set_counter(connection: &Connection, name: &str, value: i64) -> Outcome<()> {
-    connection
-        .prepare_cached("INSERT OR REPLACE INTO counters (name, value, hash) VALUES (?1, ?2, ?3)")?
-        .execute(params_from_iter(with_hash("counters", vec![text(name), Value::Integer(value)])))?;
-    Ok(())
+impl Counters {
+    fn counter(&mut self, connection: &Connection, name: &'static str) -> Outcome<&mut Counter> {
+        let index = match self.0.iter().position(|counter| counter.name == name) {
+            Some(index) => index,
+            None => {
+                let stored = stored_counter(connection, name)?;
+                self.0.push(Counter { name, stored, value: stored });
+                self.0.len() - 1
+            }
+        };
+        Ok(&mut self.0[index])
+    }
+
+    /// A counter's value; `None` if it was never set.
+    pub(crate) fn value(&mut self, connection: &Connection, name: &'static str) -> Outcome<Option<i64>> {
+        Ok(self.counter(connection, name)?.value)
+    }
+
+    /// Gives a counter its value.
+    pub(crate) fn set(&mut self, connection: &Connection, name: &'static str, value: i64) -> Outcome<()> {
+        self.counter(connection, name)?.value = Some(value);
+        Ok(())
+    }
+
+    /// Adds to a counter and returns its new value.
+    pub(crate) fn add(&mut self, connection: &Connection, name: &'static str, change: i64) -> Outcome<i64> {
+        let counter = self.counter(connection, name)?;
+        let value = counter
+            .value
+            .unwrap_or(0)
+            .checked_add(change)
+            .filter(|value| *value >= 0)
+            .ok_or_else(|| corrupt("counters", name, "would become negative"))?;
+        counter.value = Some(value);
+        Ok(value)
+    }
+
+    /// Writes those that changed, before the transaction is committed.
+    pub(crate) fn save(&self, connection: &Connection) -> Outcome<()> {
+        for counter in self.0.iter().filter(|counter| counter.value != counter.stored) {
+            let Some(value) = counter.value else { continue };
+            connection
+                .prepare_cached("INSERT OR REPLACE INTO counters (name, value, hash) VALUES (?1, ?2, ?3)")?
+                .execute(params_from_iter(with_hash(
+                    "counters",
+                    vec![text(counter.name), Value::Integer(value)],
+                )))?;
+        }
+        Ok(())
+    }
 }
 
 /// A counter's value; 0 if it never counted.

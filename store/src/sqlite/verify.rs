@@ -9,12 +9,18 @@ use super::reads::{read_crl_record, select_crls};
 use super::row::{Failure, ORDER_STATES, Outcome, check_hash, corrupt, counter};
 
 /// Tables of which nothing but the hash of each row is checked. `certificates`, `crls` and `audit` are read whole.
-const HASHED: [&str; 9] = [
+const HASHED: [&str; 15] = [
     "accounts",
     "orders",
     "authorizations",
     "issuers",
     "credentials",
+    "external_accounts",
+    "sealing_keys",
+    "replacements",
+    "renewal_pulls",
+    "limit_buckets",
+    "failing",
     "crl_shards",
     "blocked_keys",
     "effects",

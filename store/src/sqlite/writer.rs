@@ -7,25 +7,31 @@ use std::time::Duration;
 use std::{io, mem, thread};
 
 use ca_core::BoxFuture;
-use ca_core::acme::OrderState;
+use ca_core::acme::{ExternalAccountState, OrderState};
 use ca_core::store::{Change, Commit, Commits, StoreError, StoreResult, Topic, TopicKey};
 use ca_core::time::Stopwatch;
 use rusqlite::Connection;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use super::apply::apply;
-use super::row::{Failure, Outcome};
+use super::apply::{Transaction, apply};
+use super::recent::Recent;
+use super::row::{Counters, Failure, Outcome};
 use crate::Metrics;
 use crate::waiters::Waiters;
 
 /// How many commits share a transaction at most.
 const BATCH: usize = 256;
+/// From how many commits in a batch on the next one waits for more, how long, and how many are enough: under load a
+/// moment's patience shares syncs and pages among more commits, and nobody else ever waits.
+const CROWDED: usize = 4;
+const LINGER: Duration = Duration::from_micros(800);
+const ENOUGH: usize = 32;
 /// How many commits may wait; further ones wait for a place.
 const QUEUE: usize = 1024;
 /// How many batches' topics a slow client of the commit socket may be behind before it is told that all may differ.
 const DOORBELL: usize = 1024;
 /// From how many frames on (a page each) the write-ahead log is merged into the main file.
-const CHECKPOINT_FRAMES: i64 = 1000;
+const CHECKPOINT_FRAMES: i64 = 2000;
 /// From how many frames on readers are waited for, so that the log starts anew.
 const LARGE_LOG_FRAMES: i64 = 16_384;
 /// How often at most that is tried, and how long it waits: commits wait as long.
@@ -59,11 +65,15 @@ struct Member {
     answer: oneshot::Sender<Result<(), StoreError>>,
 }
 
+/// What the members of a batch are told.
+type Answers = Vec<Result<(), StoreError>>;
+
 impl LocalCommits {
     pub(super) fn start(
         connection: Connection,
         directory: &Path,
         min_free_bytes: u64,
+        recent: Arc<Recent>,
         metrics: Metrics,
     ) -> io::Result<Self> {
         let (queue, requests) = mpsc::channel(QUEUE);
@@ -74,6 +84,7 @@ impl LocalCommits {
             space: Space { directory: directory.to_owned(), min_free_bytes, last: None },
             waiters: waiters.clone(),
             doorbell: doorbell.clone(),
+            recent,
             metrics: metrics.clone(),
             large_log_tried: None,
         };
@@ -125,6 +136,7 @@ struct Writer {
     space: Space,
     waiters: Waiters,
     doorbell: broadcast::Sender<Arc<BTreeSet<TopicKey>>>,
+    recent: Arc<Recent>,
     metrics: Metrics,
     large_log_tried: Option<Stopwatch>,
 }
@@ -133,7 +145,17 @@ impl Writer {
     fn run(mut self, mut requests: mpsc::Receiver<Request>) {
         let mut received = Vec::with_capacity(BATCH);
         let mut closing = Vec::new();
+        let mut crowded = false;
         while requests.blocking_recv_many(&mut received, BATCH) > 0 {
+            if crowded && received.len() < ENOUGH {
+                linger();
+                while received.len() < BATCH
+                    && let Ok(request) = requests.try_recv()
+                {
+                    received.push(request);
+                }
+            }
+            crowded = received.len() >= CROWDED;
             let mut batch = Vec::with_capacity(received.len());
             for request in received.drain(..) {
                 match request {
@@ -187,40 +209,56 @@ impl Writer {
     }
 
     /// Carries out a batch in one transaction. An error means that none of it was.
-    fn transact(
-        &self,
-        batch: &mut [Member],
-        low: Option<&StoreError>,
-    ) -> Outcome<Vec<Result<(), StoreError>>> {
+    fn transact(&self, batch: &mut [Member], low: Option<&StoreError>) -> Outcome<Answers> {
         let run = |sql: &str| -> Outcome<()> {
             self.connection.prepare_cached(sql)?.execute([])?;
             Ok(())
         };
         run("BEGIN IMMEDIATE")?;
-        let mut members = || {
-            let mut results = Vec::with_capacity(batch.len());
-            for member in &mut *batch {
+        let members = || {
+            let mut transaction = Transaction {
+                connection: &self.connection,
+                recent: &self.recent,
+                counters: Counters::default(),
+                written: Vec::new(),
+            };
+            let mut answers: Answers = Vec::with_capacity(batch.len());
+            for member in batch {
                 let commit = mem::take(&mut member.commit);
                 if let Some(full) = low
                     && !goes_on_when_full(&commit)
                 {
-                    results.push(Err(full.clone()));
+                    answers.push(Err(full.clone()));
                     continue;
                 }
                 run("SAVEPOINT member")?;
-                match apply(&self.connection, commit) {
-                    Ok(()) => results.push(Ok(())),
+                let before = (transaction.counters.clone(), transaction.written.len());
+                match apply(&mut transaction, commit) {
+                    Ok(()) => answers.push(Ok(())),
                     Err(Failure::Store(error)) => {
                         run("ROLLBACK TO member")?;
-                        results.push(Err(error));
+                        transaction.counters = before.0;
+                        transaction.written.truncate(before.1);
+                        answers.push(Err(error));
                     }
                     Err(failure) => return Err(failure),
                 }
                 run("RELEASE member")?;
             }
-            Ok(results)
+            transaction.counters.save(&self.connection)?;
+            Ok((answers, transaction.written))
         };
-        let outcome = members().and_then(|results| run("COMMIT").map(|()| results));
+        let outcome = members().and_then(|(answers, written)| {
+            self.recent.committing(&written);
+            match run("COMMIT") {
+                Ok(()) => self.recent.committed(written),
+                Err(failure) => {
+                    self.recent.failed(&written);
+                    return Err(failure);
+                }
+            }
+            Ok(answers)
+        });
         // After some failures SQLite has rolled back by itself.
         if outcome.is_err() && !self.connection.is_autocommit() {
             run("ROLLBACK")?;
@@ -234,6 +272,7 @@ impl Writer {
         if frames < CHECKPOINT_FRAMES {
             return;
         }
+        self.metrics.checkpoints.inc();
         let may_wait = self.large_log_tried.is_none_or(|tried| tried.elapsed() >= LARGE_LOG_RETRY);
         if frames < LARGE_LOG_FRAMES || !may_wait {
             self.pragma_checkpoint("PASSIVE");
@@ -279,6 +318,11 @@ impl Writer {
             0
         })
     }
+}
+
+#[allow(clippy::disallowed_methods, reason = "commits that are on their way can't be waited for one by one")]
+fn linger() {
+    thread::sleep(LINGER);
 }
 
 /// The disk's free space, asked for at most once in [`SPACE_CHECK`].
@@ -331,13 +375,38 @@ fn goes_on_when_full(commit: &Commit) -> bool {
             | Change::PublishCrl(_)
             | Change::EffectDone(_)
             | Change::BlockKey { .. } => true,
-            Change::PutOrder(order) => {
-                matches!(order.state, OrderState::Valid { .. } | OrderState::Failed { .. })
-            }
+            Change::PutOrder(order) => match order.state {
+                OrderState::Open | OrderState::Processing { .. } => false,
+                // A further certificate was issued; that one was asked for is new work.
+                OrderState::Renewing(_) => {
+                    commit.changes.iter().any(|change| matches!(change, Change::IssueCertificate { .. }))
+                }
+                OrderState::Valid { .. }
+                | OrderState::Canceled { .. }
+                | OrderState::Stopped { .. }
+                | OrderState::Failed { .. } => true,
+            },
+            // It gives space back.
+            Change::Prune(_) => true,
             // The end of a reservation, as IssueCertificate is.
             Change::PutCredential(credential) => credential.certificate.is_some(),
+            // Taking back what was granted.
+            Change::PutExternalAccount(external) => {
+                matches!(external.state, ExternalAccountState::Revoked { .. })
+            }
+            // An incident does not wait for room on the disk.
+            Change::PutRenewalPull(_) | Change::RemoveRenewalPull(_) => true,
             Change::PutAccount(_)
+            | Change::PutReplacement(_)
+            | Change::BindExternalAccount { .. }
+            | Change::PutSealingKey(_)
+            | Change::ForgetSealingKey(_)
             | Change::PutAuthorization(_)
+            | Change::Claim(_)
+            | Change::RequireBound(_)
+            | Change::RequireUnpaused(_)
+            | Change::PutFailing(_)
+            | Change::ForgetFailing(_)
             | Change::ReserveCertificate(_)
             | Change::PutIssuer(_) => false,
         })

@@ -3,15 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ca_core::acme::{AccountState, AuthorizationState, ChallengeState, ChallengeType, OrderState};
+use ca_core::acme::external_account::{ExternalAccount, SealingKeyRecord, Uses};
+use ca_core::acme::renewal::PullScope;
+use ca_core::acme::star::Renewing;
+use ca_core::acme::{
+    Account, AccountState, Authorization, AuthorizationState, ChallengeState, ChallengeType, OrderState,
+};
+use ca_core::acme::{RenewalPull, Replacement};
 use ca_core::audit::AuditEvent;
-use ca_core::id::{CredentialId, EffectId};
+use ca_core::id::{CredentialId, EffectId, OrderId, RenewalPullId};
 use ca_core::pkix::public_key::KeyHash;
 use ca_core::random::SystemRandom;
 use ca_core::revocation::RevocationReason;
 use ca_core::store::{
-    CertificateFilter, CertificateState, Change, Commit, Credential, CredentialKind, IssuerKind, IssuerState,
-    Origin, Role, Row, Store, StoreError, Topic, Version,
+    CertificateFilter, CertificateId, CertificateState, Change, Commit, Credential, CredentialKind,
+    IssuerKind, IssuerState, Origin, Prune, Role, Row, Store, StoreError, Topic, Version,
 };
 use tokio::time::timeout;
 
@@ -45,11 +51,22 @@ macro_rules! run_battery {
             issuers_come_in_order
             credentials_are_kept
             effects_are_carried_out_once
+            a_certificate_is_replaced_by_the_order_that_was_first
+            renewal_pulls_are_listed_until_they_are_removed
+            orders_are_found_when_their_next_certificate_is_due
+            what_renewal_is_decided_by_comes_from_one_row
             blocked_keys_stay_blocked
             audit_entries_are_dense_and_exact
             the_newest_event_is_the_latest_not_the_last
             a_watcher_wakes_on_its_topic
             sizes_are_told
+            external_accounts_are_kept_and_their_grants_never_change
+            a_single_use_external_account_binds_one_account
+            a_revoked_external_account_binds_nothing
+            what_an_account_is_bound_to_never_changes
+            bound_accounts_are_listed_newest_first
+            trusted_authorizations_are_found_and_count_as_valid
+            a_sealing_key_stays_until_it_is_forgotten
         );
     };
     (@ $open:expr; $($law:ident)*) => {
@@ -226,7 +243,8 @@ pub async fn processing_authorizations_are_found_oldest_first(store: TheStore) {
     let found = store.authorizations_processing(2).await.unwrap();
     assert_eq!(found.iter().map(|a| a.id).collect::<Vec<_>>(), [ids[1], ids[2]]);
     let mut decided = found[0].clone();
-    decided.challenges[0].state = ChallengeState::Valid { validated_at: NOW, attempts: Vec::new() };
+    decided.challenges[0].state =
+        ChallengeState::Valid { validated_at: NOW, attempts: Vec::new(), attested_key: None };
     decided.state = AuthorizationState::Valid { validated_at: NOW, by: ChallengeType::Dns01 };
     store.commit(change(Change::PutAuthorization(decided))).await.unwrap();
     let found = store.authorizations_processing(9).await.unwrap();
@@ -582,4 +600,269 @@ pub async fn sizes_are_told(store: TheStore) {
     store.commit(change(Change::PutAccount(account(NOW)))).await.unwrap();
     let sizes = store.sizes().await.unwrap();
     assert!(sizes.store_bytes > 0, "{sizes:?}");
+}
+
+pub async fn external_accounts_are_kept_and_their_grants_never_change(store: TheStore) {
+    let first = external_account(NOW, Uses::Many);
+    let second = external_account(after(1), Uses::Once { account: None });
+    for external in [&first, &second] {
+        store.commit(change(Change::PutExternalAccount(Box::new(external.clone())))).await.unwrap();
+    }
+    let stored = |external: &ExternalAccount| ExternalAccount { version: Version(1), ..external.clone() };
+    assert_eq!(store.external_account(first.id).await, Ok(Some(stored(&first))));
+    let page = store.external_accounts(None, 1).await.unwrap();
+    assert_eq!((page.rows, page.next), (vec![stored(&second)], Some(second.id)));
+    let page = store.external_accounts(Some(second.id), 9).await.unwrap();
+    assert_eq!((page.rows, page.next), (vec![stored(&first)], None));
+
+    let mut wider = stored(&first);
+    wider.grant.names = None;
+    let mut elsewhere = stored(&first);
+    elsewhere.directory = "lab".to_owned().try_into().unwrap();
+    let mut rekeyed = stored(&first);
+    rekeyed.mac_key.ciphertext = vec![1];
+    for changed in [wider, elsewhere, rekeyed] {
+        let refused = store.commit(change(Change::PutExternalAccount(Box::new(changed)))).await;
+        assert!(matches!(refused, Err(StoreError::Refused(_))), "{refused:?}");
+    }
+    let revoked = stored(&first).revoked(after(2));
+    store.commit(change(Change::PutExternalAccount(Box::new(revoked.clone())))).await.unwrap();
+    let found = store.external_account(first.id).await.unwrap().unwrap();
+    assert_eq!((found.state, found.version), (revoked.state, Version(2)));
+}
+
+pub async fn a_single_use_external_account_binds_one_account(store: TheStore) {
+    let external = external_account(NOW, Uses::Once { account: None });
+    store.commit(change(Change::PutExternalAccount(Box::new(external.clone())))).await.unwrap();
+    let accounts = [account(NOW), account(after(1))];
+    let (a, b) = tokio::join!(
+        store.commit(bind(&external, Version(1), &accounts[0])),
+        store.commit(bind(&external, Version(1), &accounts[1])),
+    );
+    let (winner, loser) = if a.is_ok() { (0, b) } else { (1, a) };
+    assert_eq!(loser, Err(StoreError::Conflict));
+    // Nor later, by whoever does not say what was read.
+    let mut blind = bind(&external, Version(2), &accounts[1 - winner]);
+    assert_eq!(store.commit(blind.clone()).await, Err(StoreError::Conflict));
+    blind.expected_versions.clear();
+    assert_eq!(store.commit(blind).await, Err(StoreError::Conflict));
+    let stored = store.external_account(external.id).await.unwrap().unwrap();
+    assert_eq!(stored.uses, Uses::Once { account: Some(accounts[winner].id) });
+    let page = store.bound_accounts(external.id, None, 9).await.unwrap();
+    assert_eq!(page.rows.iter().map(|row| row.id).collect::<Vec<_>>(), [accounts[winner].id]);
+}
+
+pub async fn a_revoked_external_account_binds_nothing(store: TheStore) {
+    let external = external_account(NOW, Uses::Many);
+    let missing = store.commit(bind(&external, Version::NEW, &account(NOW))).await;
+    assert!(matches!(missing, Err(StoreError::NotFound(_))), "{missing:?}");
+    store.commit(change(Change::PutExternalAccount(Box::new(external.clone())))).await.unwrap();
+    store.commit(bind(&external, Version(1), &account(NOW))).await.unwrap();
+    let stored = store.external_account(external.id).await.unwrap().unwrap();
+    assert_eq!(
+        stored.version,
+        Version(1),
+        "binding one of many changes nothing, so that they do not collide"
+    );
+    store.commit(change(Change::PutExternalAccount(Box::new(stored.revoked(after(1)))))).await.unwrap();
+    for version in [Version(1), Version(2)] {
+        let refused = store.commit(bind(&external, version, &account(NOW))).await;
+        assert_eq!(refused, Err(StoreError::Conflict));
+    }
+}
+
+pub async fn what_an_account_is_bound_to_never_changes(store: TheStore) {
+    let (one, other) =
+        (external_account(NOW, Uses::Many), external_account(NOW, Uses::Once { account: None }));
+    for external in [&one, &other] {
+        store.commit(change(Change::PutExternalAccount(Box::new(external.clone())))).await.unwrap();
+    }
+    let account = account(NOW);
+    store.commit(bind(&one, Version(1), &account)).await.unwrap();
+    let stored = store.account(account.id).await.unwrap().unwrap();
+    assert_eq!(stored.external_account, bound(&one, &account).external_account);
+    for changed in [bound(&other, &stored), Account { external_account: None, ..stored.clone() }] {
+        let refused = store.commit(change(Change::PutAccount(changed))).await;
+        assert!(matches!(refused, Err(StoreError::Refused(_))), "{refused:?}");
+    }
+    let ended = stored.deactivated(after(1));
+    store.commit(change(Change::PutAccount(ended))).await.unwrap();
+    // An account can't say that it is bound to what was for one account and has not bound it, or is elsewhere.
+    let stranger = crate::fixtures::account(NOW);
+    let refused = store.commit(change(Change::PutAccount(bound(&other, &stranger)))).await;
+    assert!(matches!(refused, Err(StoreError::Refused(_))), "{refused:?}");
+    let elsewhere = Account { directory: "lab".to_owned().try_into().unwrap(), ..stranger };
+    let refused = store.commit(change(Change::PutAccount(bound(&one, &elsewhere)))).await;
+    assert!(matches!(refused, Err(StoreError::Refused(_))), "{refused:?}");
+}
+
+pub async fn bound_accounts_are_listed_newest_first(store: TheStore) {
+    let external = external_account(NOW, Uses::Many);
+    store.commit(change(Change::PutExternalAccount(Box::new(external.clone())))).await.unwrap();
+    store.commit(change(Change::PutAccount(account(NOW)))).await.unwrap();
+    let mut ids = Vec::new();
+    for second in 0..5 {
+        let account = account(after(second));
+        store.commit(bind(&external, Version(1), &account)).await.unwrap();
+        ids.insert(0, account.id);
+    }
+    let (mut found, mut next) = (Vec::new(), None);
+    loop {
+        let page = store.bound_accounts(external.id, next, 2).await.unwrap();
+        found.extend(page.rows.iter().map(|row| row.id));
+        next = page.next;
+        if next.is_none() {
+            break;
+        }
+    }
+    assert_eq!(found, ids);
+}
+
+pub async fn trusted_authorizations_are_found_and_count_as_valid(store: TheStore) {
+    let account = account(NOW);
+    let external = external_account(NOW, Uses::Many);
+    let mut trusted = authorization(account.id, "a.example.org", NOW);
+    trusted.state = AuthorizationState::Trusted { at: NOW, external_account: external.id };
+    let mut proven = authorization(account.id, "a.example.org", after(1));
+    proven.state = AuthorizationState::Valid { validated_at: NOW, by: ChallengeType::Dns01 };
+    let pending = authorization(account.id, "a.example.org", after(2));
+    for row in [&trusted, &proven, &pending] {
+        store.commit(change(Change::PutAuthorization(row.clone()))).await.unwrap();
+    }
+    let ids = |rows: Vec<Authorization>| rows.iter().map(|row| row.id).collect::<Vec<_>>();
+    let valid = store.valid_authorizations(account.id, name("a.example.org")).await.unwrap();
+    assert_eq!(ids(valid), [proven.id, trusted.id], "newest first");
+    let found = store.trusted_authorizations(account.id, 9).await.unwrap();
+    assert_eq!(ids(found.clone()), [trusted.id]);
+    store.commit(change(Change::PutAuthorization(found[0].revoked(after(3))))).await.unwrap();
+    assert_eq!(store.trusted_authorizations(account.id, 9).await, Ok(Vec::new()));
+    assert_eq!(
+        ids(store.valid_authorizations(account.id, name("a.example.org")).await.unwrap()),
+        [proven.id]
+    );
+}
+
+pub async fn a_sealing_key_stays_until_it_is_forgotten(store: TheStore) {
+    let key = SealingKeyRecord {
+        role: Role::Acme,
+        public_key: random::<32>().to_vec(),
+        created_at: NOW,
+        version: Version::NEW,
+    };
+    assert_eq!(store.sealing_key(Role::Acme).await, Ok(None));
+    store.commit(change(Change::PutSealingKey(key.clone()))).await.unwrap();
+    let stored = SealingKeyRecord { version: Version(1), ..key.clone() };
+    assert_eq!(store.sealing_key(Role::Acme).await, Ok(Some(stored.clone())));
+    assert_eq!(store.sealing_key(Role::Ocsp).await, Ok(None));
+    let other = SealingKeyRecord { public_key: random::<32>().to_vec(), ..key };
+    assert_eq!(store.commit(change(Change::PutSealingKey(other.clone()))).await, Err(StoreError::Conflict));
+    let replacing = SealingKeyRecord { version: Version(1), ..other.clone() };
+    let refused = store.commit(change(Change::PutSealingKey(replacing))).await;
+    assert!(matches!(refused, Err(StoreError::Refused(_))), "{refused:?}");
+    assert_eq!(store.sealing_key(Role::Acme).await, Ok(Some(stored)));
+    store.commit(change(Change::ForgetSealingKey(Role::Acme))).await.unwrap();
+    store.commit(change(Change::PutSealingKey(other.clone()))).await.unwrap();
+    let published = store.sealing_key(Role::Acme).await.unwrap().unwrap();
+    assert_eq!(published.public_key, other.public_key);
+}
+
+pub async fn a_certificate_is_replaced_by_the_order_that_was_first(store: TheStore) {
+    let account = account(after(0));
+    let (one, ones) = order(account.id, &["a.example"], after(1));
+    let (other, others) = order(account.id, &["a.example"], after(2));
+    let certificate = certificate("issuing-1", 0, &["a.example"]).id;
+    assert_eq!(store.replacement(certificate.clone()).await.unwrap(), None);
+    let mark = |order: OrderId, version| {
+        Change::PutReplacement(Replacement { certificate: certificate.clone(), order, version })
+    };
+    let mut commit = put_order(&one, &ones);
+    commit.changes.push(mark(one.id, Version::NEW));
+    store.commit(commit).await.unwrap();
+    let mut late = put_order(&other, &others);
+    late.changes.push(mark(other.id, Version::NEW));
+    assert_eq!(store.commit(late).await, Err(StoreError::Conflict));
+    assert_eq!(store.order(other.id).await.unwrap(), None, "nothing of it is there");
+    let stored = store.replacement(certificate.clone()).await.unwrap().unwrap();
+    assert_eq!((stored.order, stored.version), (one.id, Version(1)));
+    // Who has read what is there may mark it anew.
+    let mut again = put_order(&other, &others);
+    again.changes.push(mark(other.id, stored.version));
+    store.commit(again).await.unwrap();
+    assert_eq!(store.replacement(certificate.clone()).await.unwrap().unwrap().order, other.id);
+}
+
+pub async fn orders_are_found_when_their_next_certificate_is_due(store: TheStore) {
+    let account = account(NOW);
+    store.commit(change(Change::PutAccount(account.clone()))).await.unwrap();
+    let newest = "issuing-1-0a1b2c".parse::<CertificateId>().unwrap();
+    let renewing = |next_at| {
+        let (csr, certificate) = (vec![1], newest.clone());
+        OrderState::Renewing(Box::new(Renewing { csr, certificate, first: after(0), index: 0, next_at }))
+    };
+    let mut orders = Vec::new();
+    for (made, next_at) in [(0, Some(after(20))), (1, Some(after(10))), (2, None), (3, Some(after(30)))] {
+        let (mut order, authorizations) = order(account.id, &["a.example"], after(made));
+        order.state = renewing(next_at);
+        store.commit(put_order(&order, &authorizations)).await.unwrap();
+        order.version = Version(1);
+        orders.push(order);
+    }
+    let due = async |by, limit| store.orders_to_renew(by, limit).await.unwrap();
+    assert_eq!(due(after(9), 10).await, []);
+    assert_eq!(due(after(20), 10).await, [orders[1].clone(), orders[0].clone()], "due longest first");
+    assert_eq!(due(after(99), 1).await, [orders[1].clone()]);
+    let mut canceled = orders[1].clone();
+    canceled.state = OrderState::Canceled { certificate: newest.clone(), at: after(11) };
+    store.commit(change(Change::PutOrder(canceled))).await.unwrap();
+    assert_eq!(due(after(20), 10).await, [orders[0].clone()]);
+    let counts = store.order_counts().await.unwrap();
+    let count = |state: &str| counts.iter().find(|(name, _)| name == state).unwrap().1;
+    assert_eq!((count("renewing"), count("valid")), (3, 1));
+    let kept = store.commit(change(Change::Prune(Prune::Orders(vec![(orders[0].id, Version(1))])))).await;
+    assert!(matches!(kept, Err(StoreError::Refused(_))), "{kept:?}");
+}
+
+pub async fn renewal_pulls_are_listed_until_they_are_removed(store: TheStore) {
+    let pull = |at| RenewalPull {
+        id: RenewalPullId::generate(at, &mut SystemRandom),
+        scope: PullScope::Issuer(issuer_id("issuing-1")),
+        issued_before: at,
+        start: at,
+        end: at.plus(Duration::from_hours(1)),
+        explanation_url: None,
+        created_at: at,
+        version: Version::NEW,
+    };
+    let (old, new) = (pull(after(0)), pull(after(1)));
+    let woken = store.watch(&Topic::RenewalPulls);
+    for pull in [&old, &new] {
+        store.commit(change(Change::PutRenewalPull(Box::new(pull.clone())))).await.unwrap();
+    }
+    timeout(Duration::from_secs(10), woken).await.unwrap();
+    let ids = |pulls: Vec<RenewalPull>| pulls.iter().map(|pull| pull.id).collect::<Vec<_>>();
+    assert_eq!(ids(store.renewal_pulls().await.unwrap()), [new.id, old.id]);
+    let woken = store.watch(&Topic::RenewalPulls);
+    store.commit(change(Change::RemoveRenewalPull(old.id))).await.unwrap();
+    timeout(Duration::from_secs(10), woken).await.unwrap();
+    assert_eq!(ids(store.renewal_pulls().await.unwrap()), [new.id]);
+    let gone = store.commit(change(Change::RemoveRenewalPull(old.id))).await;
+    assert_eq!(gone, Err(StoreError::Conflict));
+}
+
+pub async fn what_renewal_is_decided_by_comes_from_one_row(store: TheStore) {
+    let record = certificate("issuing-1", 0, &["a.example", "b.example"]);
+    assert_eq!(store.certificate_facts(record.id.clone()).await.unwrap(), None);
+    store.commit(reserve(&record)).await.unwrap();
+    store.commit(issue(&record)).await.unwrap();
+    let facts = store.certificate_facts(record.id.clone()).await.unwrap().unwrap();
+    let whole = store.certificate(record.id.clone()).await.unwrap().unwrap();
+    assert_eq!((&facts.id, facts.state), (&whole.id, whole.state));
+    assert_eq!((&facts.profile, &facts.names), (&whole.profile, &whole.names));
+    assert_eq!((facts.not_before, facts.not_after), (whole.not_before, whole.not_after));
+    assert_eq!(facts.reserved_at, whole.reserved_at);
+    let account = match whole.origin {
+        Origin::Order { account, .. } => Some(account),
+        Origin::Credential(_) | Origin::Issuer(_) => None,
+    };
+    assert_eq!(facts.account, account);
 }

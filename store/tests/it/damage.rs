@@ -1,6 +1,7 @@
 //! What changed behind the store's back is found when it is read, and named.
 
-use ca_core::acme::{AuthorizationState, ChallengeType};
+use ca_core::acme::account::Thumbprint;
+use ca_core::acme::{Account, Authorization, AuthorizationState, ChallengeState, ChallengeType, Order};
 use ca_core::id::CredentialId;
 use ca_core::pkix::public_key::KeyHash;
 use ca_core::random::SystemRandom;
@@ -9,7 +10,7 @@ use ca_core::store::{
     Role, Store, StoreError, Version,
 };
 
-use store::sqlite::check_copy;
+use store::sqlite::{WriterOptions, check_copy};
 
 use crate::fixtures::*;
 
@@ -17,9 +18,9 @@ use crate::fixtures::*;
 struct Stored {
     direct: Direct,
     store: std::sync::Arc<dyn Store>,
-    account: ca_core::acme::Account,
-    order: ca_core::acme::Order,
-    authorization: ca_core::acme::Authorization,
+    account: Account,
+    order: Order,
+    authorization: Authorization,
     credential: CredentialId,
     certificate: CertificateId,
     key: KeyHash,
@@ -27,7 +28,8 @@ struct Stored {
 
 impl Stored {
     async fn new() -> Self {
-        let direct = Direct::open();
+        // What is known from memory is not read from the file.
+        let direct = Direct::open_with(WriterOptions { recent_rows: 0, ..options() });
         let store = direct.as_store();
         let account = account(NOW);
         let (order, mut authorizations) = order(account.id, &["a.example.org"], NOW);
@@ -88,15 +90,9 @@ impl Stored {
             "credentials" => store.credential(self.credential).await.map(drop),
             "certificates" => store.certificate_status(id).await.map(drop),
             "certificate_der" => store.certificate(id).await.map(drop),
-            "certificate_names" => {
-                let filter =
-                    CertificateFilter { name: Some(name("b.example.org")), ..CertificateFilter::default() };
-                store.certificates(filter, None, 9).await.map(drop)
-            }
             "crl_shards" => store.shard_revocations(issuer, 2, NOW).await.map(drop),
             "crls" => store.crl(issuer, 2).await.map(drop),
             "blocked_keys" => store.is_key_blocked(self.key).await.map(drop),
-            "effects" => store.effects(9).await.map(drop),
             "audit" => store.audit(0, 9).await.map(drop),
             "counters" => store.order_counts().await.map(drop),
             other => panic!("{other}"),
@@ -127,7 +123,6 @@ async fn every_changed_column_is_found() {
         ("certificate_der", "UPDATE certificate_der SET der = x'30'"),
         ("certificate_der", "UPDATE certificate_der SET der = NULL"),
         ("certificate_der", "DELETE FROM certificate_der"),
-        ("certificate_names", "UPDATE certificate_names SET name = 'dns:b.example.org'"),
         ("crl_shards", "UPDATE crl_shards SET last_number = 1"),
         ("crl_shards", "DELETE FROM crl_shards"),
         ("crl_shards", "DELETE FROM certificates"),
@@ -136,7 +131,6 @@ async fn every_changed_column_is_found() {
         ("crls", "UPDATE crls SET der = x'30'"),
         ("crls", "UPDATE crls SET number = 6"),
         ("blocked_keys", "UPDATE blocked_keys SET detail = 'fine'"),
-        ("effects", "UPDATE effects SET body = replace(body, 'issue', 'revoke')"),
         ("audit", "UPDATE audit SET entry = x'7b7d' WHERE position = 1"),
         ("audit", "UPDATE audit SET leaf_hash = zeroblob(32) WHERE position = 1"),
         ("audit", "DELETE FROM audit WHERE position = 1"),
@@ -245,4 +239,147 @@ async fn an_emptied_end_of_the_log_is_found_before_signing() {
     let more = Commit { audit: vec![event("later", after(9))], ..Commit::default() };
     stored.store.commit(more).await.unwrap();
     assert!(matches!(stored.store.audit(0, 100).await, Err(StoreError::Corrupt(_))), "the gap stays visible");
+}
+
+/// A store with three of everything that is listed, the one in the middle to be damaged.
+struct Three {
+    stored: Stored,
+    store: std::sync::Arc<dyn Store>,
+}
+
+impl Three {
+    async fn new() -> Self {
+        let stored = Stored::new().await;
+        let store = stored.store.clone();
+        for n in 1..3 {
+            let account = Account { thumbprint: Thumbprint(random()), ..account(after(n)) };
+            let (ready, mut authorizations) = order(stored.account.id, &["a.example.org"], after(n));
+            authorizations[0].state =
+                AuthorizationState::Valid { validated_at: NOW, by: ChallengeType::Dns01 };
+            let (waiting, mut processing) = order(stored.account.id, &["b.example.org"], after(n));
+            processing[0].challenges[0].state = ChallengeState::Processing { accepted_at: NOW };
+            let mut commit = put_order(&ready, &authorizations);
+            commit.changes.extend(put_order(&waiting, &processing).changes);
+            let shard = u32::try_from(n).unwrap() + 2;
+            commit.changes.extend([
+                Change::PutAccount(account),
+                Change::ReserveCrl { issuer: issuer_id("issuing-1"), shard, number: 5 },
+                Change::PublishCrl(crl("issuing-1", shard, 5)),
+            ]);
+            commit.effects = vec![effect(ready.id, after(n))];
+            store.commit(commit).await.unwrap();
+            store.commit(reserve(&certificate("issuing-1", 2, &["a.example.org"]))).await.unwrap();
+        }
+        Self { stored, store }
+    }
+}
+
+/// How many rows each list holds.
+async fn lists(three: &Three) -> Vec<(&'static str, usize)> {
+    let Three { stored, store } = three;
+    let named = CertificateFilter { name: Some(name("a.example.org")), ..CertificateFilter::default() };
+    vec![
+        ("accounts", store.accounts(None, 9).await.unwrap().rows.len()),
+        ("orders", store.orders(None, 9).await.unwrap().rows.len()),
+        ("processing", store.authorizations_processing(9).await.unwrap().len()),
+        ("valid", store.valid_authorizations(stored.account.id, name("a.example.org")).await.unwrap().len()),
+        ("certificates", store.certificates(CertificateFilter::default(), None, 9).await.unwrap().rows.len()),
+        ("certificates by name", store.certificates(named, None, 9).await.unwrap().rows.len()),
+        ("reserved", store.reserved_certificates(9).await.unwrap().len()),
+        ("crls", store.crl_summaries().await.unwrap().len()),
+        ("effects", store.effects(9).await.unwrap().len()),
+    ]
+}
+
+#[tokio::test]
+async fn a_damaged_row_is_left_out_of_lists_that_can_do_without_it() {
+    for (sql, hit) in [
+        ("UPDATE accounts SET state = 'x' WHERE id = (SELECT max(id) FROM accounts)", vec!["accounts"]),
+        ("UPDATE orders SET state = 'x' WHERE id = (SELECT max(id) FROM orders)", vec!["orders"]),
+        (
+            "UPDATE authorizations SET version = 9 WHERE id = (SELECT min(id) FROM authorizations WHERE processing = 1)",
+            vec!["processing"],
+        ),
+        (
+            "UPDATE authorizations SET version = 9 WHERE id = (SELECT min(id) FROM authorizations WHERE state = 'valid')",
+            vec!["valid"],
+        ),
+        (
+            "UPDATE certificates SET profile = 'x' WHERE number = 2",
+            vec!["certificates", "certificates by name", "reserved"],
+        ),
+        (
+            "UPDATE certificate_der SET tbs = x'30' WHERE number = 3",
+            vec!["certificates", "certificates by name", "reserved"],
+        ),
+        ("UPDATE crls SET number = 6 WHERE shard = 3", vec!["crls"]),
+        ("UPDATE effects SET body = body || ' ' WHERE id = (SELECT min(id) FROM effects)", vec!["effects"]),
+    ] {
+        let three = Three::new().await;
+        let before = lists(&three).await;
+        three.stored.damage(sql);
+        for ((list, before), (_, after)) in before.into_iter().zip(lists(&three).await) {
+            let lost = usize::from(hit.contains(&list));
+            assert_eq!(after, before - lost, "{list} after {sql}");
+        }
+        let scratch = tempfile::tempdir().unwrap();
+        let found = check_copy(three.stored.direct.dir.path(), scratch.path());
+        assert!(matches!(found, Err(StoreError::Corrupt(_))), "{sql} is still found: {found:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_index_entry_of_another_certificate_is_left_out_of_the_list_by_name() {
+    let three = Three::new().await;
+    three.stored.damage("UPDATE certificate_names SET name = 'dns:b.example.org' WHERE number = 2");
+    let filter = CertificateFilter { name: Some(name("b.example.org")), ..CertificateFilter::default() };
+    assert_eq!(three.store.certificates(filter, None, 9).await.unwrap().rows, []);
+}
+
+#[tokio::test]
+async fn effects_behind_more_damaged_ones_than_are_asked_for_are_carried_out() {
+    let three = Three::new().await;
+    let all = three.store.effects(9).await.unwrap();
+    let sql = "UPDATE effects SET hash = zeroblob(16) WHERE id < (SELECT max(id) FROM effects)";
+    three.stored.damage(sql);
+    assert_eq!(three.store.effects(1).await.unwrap(), all[2..]);
+    // It can be ended like any other.
+    let done = Commit { changes: vec![Change::EffectDone(all[2].id)], ..Commit::default() };
+    three.store.commit(done).await.unwrap();
+    assert_eq!(three.store.effects(1).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn pages_lead_past_a_damaged_row_and_miss_no_other() {
+    let three = Three::new().await;
+    let all = three.store.orders(None, 9).await.unwrap().rows;
+    three.stored.damage(&format!(
+        "UPDATE orders SET version = 9 WHERE id = x'{}'",
+        ca_core::id::to_hex(all[1].id.0.as_bytes())
+    ));
+    let (mut seen, mut after) = (Vec::new(), None);
+    loop {
+        let page = three.store.orders(after, 1).await.unwrap();
+        seen.extend(page.rows);
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(seen, [&all[..1], &all[2..]].concat());
+}
+
+#[tokio::test]
+async fn lists_that_are_wrong_without_a_row_fail_as_a_whole() {
+    for (table, sql) in [
+        ("issuers", "UPDATE issuers SET version = 9"),
+        ("crl_shards", "UPDATE certificates SET profile = 'x' WHERE number = 1"),
+        ("audit", "UPDATE audit SET entry = x'7b7d' WHERE position = 1"),
+    ] {
+        let three = Three::new().await;
+        three.stored.damage(sql);
+        assert!(matches!(three.stored.read(table).await, Err(StoreError::Corrupt(_))), "{sql}");
+        let changes = three.store.changes_since(issuer_id("issuing-1"), 0, 9).await;
+        assert_eq!(changes.is_err(), table == "crl_shards", "{sql}: {changes:?}");
+    }
 }

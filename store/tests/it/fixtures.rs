@@ -1,23 +1,26 @@
 //! Rows to store, and stores to put them in.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ca_core::acme::account::Thumbprint;
 use ca_core::acme::challenge::Token;
+use ca_core::acme::external_account::{ExternalAccount, ExternalAccountState, SealedKey, Uses};
 use ca_core::acme::{
     Account, AccountState, Authorization, AuthorizationState, Challenge, ChallengeState, ChallengeType,
-    DirectoryName, Identifier, Order, OrderState,
+    DirectoryName, ExternalAccountBinding, Grant, Identifier, Order, OrderState,
 };
 use ca_core::audit::{Action, Actor, AuditEvent};
-use ca_core::id::{AccountId, AuthorizationId, CredentialId, EffectId, IssuerId, OrderId};
+use ca_core::id::{AccountId, AuthorizationId, CredentialId, EffectId, ExternalAccountId, IssuerId, OrderId};
 use ca_core::pkix::public_key::{KeyHash, sha256};
 use ca_core::pkix::serial::SerialNumber;
+use ca_core::profile::RequestedValidity;
 use ca_core::random::SystemRandom;
 use ca_core::revocation::RevocationReason;
 use ca_core::signing::SignatureAlgorithm;
 use ca_core::store::{
     CertificateId, CertificateRecord, CertificateState, Change, Commit, CrlRecord, Effect, EffectKind,
-    IssuerKind, IssuerRecord, IssuerState, Origin, Revocation, Role, Store, Version,
+    IssuerKind, IssuerRecord, IssuerState, Origin, Revocation, Role, Row, Store, Version,
 };
 use ca_core::time::Timestamp;
 use rand_core::Rng;
@@ -57,9 +60,12 @@ pub fn account(at: Timestamp) -> Account {
         id: AccountId::generate(at, &mut SystemRandom),
         directory: directory(),
         thumbprint: Thumbprint(random()),
+        former_keys: Vec::new(),
+        limits: BTreeMap::new(),
         jwk: r#"{"crv":"P-256"}"#.to_owned(),
         contacts: vec!["mailto:someone@example.org".to_owned()],
         terms_agreed_at: None,
+        external_account: None,
         state: AccountState::Valid,
         created_at: at,
         version: Version::NEW,
@@ -73,6 +79,7 @@ pub fn authorization(account: AccountId, ordered: &str, at: Timestamp) -> Author
         account,
         identifier: ordered.base(),
         wildcard: ordered.is_wildcard(),
+        subdomains: false,
         state: AuthorizationState::Pending,
         challenges: vec![Challenge {
             kind: ChallengeType::Dns01,
@@ -95,6 +102,10 @@ pub fn order(account: AccountId, names: &[&str], at: Timestamp) -> (Order, Vec<A
         identifiers: names.iter().map(|text| name(text)).collect(),
         authorizations: authorizations.iter().map(|authorization| authorization.id).collect(),
         profile: "tls-server".to_owned().try_into().unwrap(),
+        validity: RequestedValidity::default(),
+        replaces: None,
+        auto_renewal: None,
+        annotations: None,
         created_at: at,
         expires_at: after(3600),
         state: OrderState::Open,
@@ -217,8 +228,12 @@ pub struct Direct {
 
 impl Direct {
     pub fn open() -> Self {
+        Self::open_with(options())
+    }
+
+    pub fn open_with(options: WriterOptions) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let store = Writer::open(dir.path(), options()).unwrap();
+        let store = Writer::open(dir.path(), options).unwrap();
         Self { dir, store }
     }
 
@@ -269,4 +284,49 @@ impl Served {
 
 pub fn uid() -> u32 {
     nix::unistd::geteuid().as_raw()
+}
+
+/// An external account of a directory.
+pub fn external_account(at: Timestamp, uses: Uses) -> ExternalAccount {
+    ExternalAccount {
+        id: ExternalAccountId::generate(at, &mut SystemRandom),
+        directory: directory(),
+        owner: "web team".to_owned().try_into().unwrap(),
+        mac_key: SealedKey {
+            sealed_to: KeyHash(random()),
+            encapsulated: random::<32>().to_vec(),
+            ciphertext: random::<80>().to_vec(),
+        },
+        uses,
+        expires_at: None,
+        grant: Grant {
+            names: Some(vec![".example.org".parse().unwrap(), "10.0.0.0/8".parse().unwrap()]),
+            wildcards: true,
+            profiles: None,
+            max_days: Some(30),
+            challenges: Some(vec![ChallengeType::Dns01]),
+            trusted: true,
+        },
+        state: ExternalAccountState::Valid,
+        created_at: at,
+        version: Version::NEW,
+    }
+}
+
+/// The commit that role acme makes for a new account that is bound.
+pub fn bind(external: &ExternalAccount, version: Version, account: &Account) -> Commit {
+    Commit {
+        changes: vec![
+            Change::BindExternalAccount { id: external.id, account: account.id },
+            Change::PutAccount(bound(external, account)),
+        ],
+        expected_versions: vec![(Row::ExternalAccount(external.id), version)],
+        ..Commit::default()
+    }
+}
+
+/// The account as bound.
+pub fn bound(external: &ExternalAccount, account: &Account) -> Account {
+    let binding = ExternalAccountBinding { id: external.id, jws: r#"{"payload":""}"#.to_owned() };
+    Account { external_account: Some(binding), ..account.clone() }
 }

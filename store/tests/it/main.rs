@@ -14,5 +14,7 @@ mod durability;
 mod fixtures;
 mod group_commit;
 mod limits;
+mod recent;
 mod socket;
 mod sqlite;
+mod upkeep;

@@ -6,9 +6,12 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ca_core::acme::external_account::{SealingKeyRecord, Uses};
+use ca_core::id::RenewalPullId;
+use ca_core::random::SystemRandom;
 use ca_core::store::{
     AcmeReads, AuthorityReads, CertificateReads, Change, Commit, Commits, IssuerKind, IssuerState, Role,
-    Store, StoreError, Topic,
+    Store, StoreError, Topic, Version,
 };
 use ca_core::time::{Stopwatch, Timestamp};
 use store::permissions::Sharing;
@@ -62,6 +65,15 @@ async fn a_role_commits_its_own_domain_and_nothing_else() {
     served.direct.store.commit(issue(&record)).await.unwrap();
     let issuer = issuer("issuing-9", IssuerKind::Issuing, IssuerState::Active, NOW);
     let forged = Commit { audit: vec![event("forged", NOW)], ..Commit::default() };
+    let external = external_account(NOW, Uses::Many);
+    let put = Change::PutExternalAccount(Box::new(external.clone()));
+    served.direct.store.commit(change(put.clone())).await.unwrap();
+    let sealing_key = |role| {
+        let key = SealingKeyRecord { role, public_key: vec![1; 32], created_at: NOW, version: Version::NEW };
+        change(Change::PutSealingKey(key))
+    };
+    acme.commit(sealing_key(Role::Acme)).await.unwrap();
+    acme.commit(bind(&external, Version(1), &crate::fixtures::account(NOW))).await.unwrap();
     // It would stop signing until the year 9999.
     let mut ahead = Commit { audit: vec![acme_event(&account)], ..Commit::default() };
     ahead.audit[0].at = Timestamp::MAX;
@@ -71,6 +83,10 @@ async fn a_role_commits_its_own_domain_and_nothing_else() {
         revoke(&record.id),
         change(Change::PutIssuer(Box::new(issuer))),
         change(Change::PublishCrl(crl("issuing-1", 0, 1))),
+        change(put),
+        sealing_key(Role::Ocsp),
+        change(Change::RemoveRenewalPull(RenewalPullId::generate(NOW, &mut SystemRandom))),
+        change(Change::ForgetSealingKey(Role::Acme)),
         forged,
     ] {
         let result = acme.commit(commit).await;

@@ -162,7 +162,7 @@ async fn metrics_move_with_what_is_done() {
     let account = account(NOW);
     direct.store.commit(change(Change::PutAccount(account.clone()))).await.unwrap();
     direct.store.commit(change(Change::PutAccount(account.clone()))).await.unwrap_err();
-    direct.store.account(account.id).await.unwrap();
+    direct.store.order_counts().await.unwrap();
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
     for line in [
@@ -171,6 +171,7 @@ async fn metrics_move_with_what_is_done() {
         "store_commit_duration_seconds_count 2",
         "store_commit_batch_size_count 2",
         "store_reads_total{failed=\"false\"} 1",
+        "store_checkpoints_total 0",
     ] {
         assert!(text.contains(line), "{line} in\n{text}");
     }
@@ -194,6 +195,11 @@ async fn a_log_that_has_grown_is_merged_and_starts_anew() {
         }
     }
     assert!(largest < 12 * 1024 * 1024, "the log reached {largest} bytes");
+    let mut registry = Registry::default();
+    direct.store.metrics().register(&mut registry);
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    assert!(!text.contains("store_checkpoints_total 0"), "{text}");
 }
 
 /// Polls futures together without another crate: each in a task would need `'static`.

@@ -2,6 +2,8 @@
 
 use http::Method;
 
+use serde_json::json;
+
 use crate::support::client::send;
 use crate::support::{Ca, Key, PUBLIC_URL};
 
@@ -62,4 +64,33 @@ async fn a_request_has_an_id_and_a_cause_is_not_told() {
     assert_eq!(answer.header("x-request-id").len(), 26);
     assert_eq!(ca.metric("acme_problems_total{type=\"serverInternal\"}"), 1.0);
     assert_eq!(ca.metric("acme_requests_total{resource=\"roots\",status=\"503\"}"), 1.0);
+}
+
+#[tokio::test]
+async fn a_problem_leads_to_a_page_that_explains_it_and_shows_nothing_as_markup() {
+    let ca = Ca::new().await;
+    let client = ca.client().await;
+    let order = client.new_order(&["a.example"]).await;
+    let authorization = client.read(&order.list("authorizations")[0]).await;
+    let challenge = authorization.challenge("http-01");
+    let token = challenge["token"].as_str().unwrap();
+    ca.prober.put_http(
+        &format!("a.example/.well-known/acme-challenge/{token}"),
+        200,
+        "<script>alert(1)</script>",
+    );
+    let failed = client.post(challenge["url"].as_str().unwrap(), &json!({})).await;
+    assert_eq!(failed.text("status"), "invalid");
+    let order = client.read(order.location()).await;
+    for url in [&failed.json["error"]["instance"], &order.json["error"]["instance"]] {
+        let page = client.get(url.as_str().unwrap()).await;
+        assert_eq!((page.status, page.header("content-type")), (200, "text/html; charset=utf-8"));
+        assert!(page.header("content-security-policy").starts_with("default-src 'none'"));
+        let html = String::from_utf8(page.body).unwrap();
+        assert!(html.contains("a.example") && html.contains("192.0.2.1:80"), "{html}");
+        assert!(html.contains("&lt;script&gt;alert(1)") && !html.contains("<script"), "{html}");
+    }
+    let url = order.json["error"]["instance"].as_str().unwrap();
+    let elsewhere = url.replace("/order/", "/order/0");
+    client.get(&elsewhere).await.assert_problem(404, "malformed");
 }

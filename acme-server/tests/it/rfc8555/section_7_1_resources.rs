@@ -18,9 +18,10 @@ async fn section_7_1_1_the_directory_names_the_resources_below_the_public_url() 
             "newOrder": format!("{base}/new-order"),
             "revokeCert": format!("{base}/revoke-cert"),
             "keyChange": format!("{base}/key-change"),
+            "renewalInfo": format!("{base}/renewal-info"),
             "meta": {"profiles": {
-                "tls-server": "the certificate profile 'tls-server'",
-                "tls-client": "the certificate profile 'tls-client'",
+                "tls-server": "certificates for TLS servers, valid for 90 days",
+                "tls-client": "certificates for TLS clients, valid for 90 days",
             }},
         }),
         "no newAuthz, and no externalAccountRequired when it is false"

@@ -8,7 +8,7 @@ use crate::support::{Answer, Ca, Client, Key};
 type Spoil = Box<dyn FnOnce(&mut Value, &mut Value)>;
 
 /// A key change with parts that a test may have spoiled.
-async fn change(client: &Client, key: &Key, spoil: impl FnOnce(&mut Value, &mut Value)) -> Answer {
+pub async fn change(client: &Client, key: &Key, spoil: impl FnOnce(&mut Value, &mut Value)) -> Answer {
     let url = client.resource("keyChange");
     let mut header = json!({"alg": key.alg, "jwk": key.jwk(), "url": url});
     let mut payload = json!({"account": client.kid, "oldKey": client.key.jwk()});

@@ -13,7 +13,6 @@ async fn a_new_account_is_created_and_found_again_by_its_key() {
     let payload = json!({
         "contact": ["mailto:admin@example.org"],
         "termsOfServiceAgreed": true,
-        "externalAccountBinding": {"protected": "", "payload": "", "signature": ""},
         "orders": "https://elsewhere.test/orders",
         "status": "deactivated",
         "unknown": 1,

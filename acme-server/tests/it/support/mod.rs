@@ -2,6 +2,7 @@
 //! and a prober that returns what the test put in.
 
 pub mod client;
+pub mod external;
 pub mod key;
 pub mod prober;
 
@@ -11,10 +12,12 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use acme_server::config::Config;
+use acme_server::config::{AttestationRoots, Config};
+use acme_server::sealing::SealingKey;
 use acme_server::validation::Validator;
 use acme_server::{Deps, Metrics, Service};
 use axum::Router;
+use ca_core::acme::attestation::{Trust, TrustAnchor};
 use ca_core::audit::Actor;
 use ca_core::authority::{Authority, AuthorityConfig, CrlValidity, NewCa, Unobserved};
 use ca_core::issuance::PkiUrls;
@@ -56,9 +59,11 @@ pub struct Ca {
     pub clock: Arc<ShiftedClock>,
     pub metrics: Metrics,
     pub service: Service,
+    pub profiles: Vec<Profile>,
     config: Config,
+    sealing_key: Vec<u8>,
     authority: RwLock<Option<JoinHandle<()>>>,
-    effects: Arc<Authority>,
+    pub effects: Arc<Authority>,
     _directory: TempDir,
 }
 
@@ -111,7 +116,8 @@ impl Ca {
         let directories = config.directories().unwrap();
         let profiles =
             [("tls-server", Usage::TlsServer), ("tls-client", Usage::TlsClient)].map(|(name, usage)| {
-                let config = ProfileConfig { usage, validity_days: 90, backdate_minutes: 5 };
+                let config =
+                    ProfileConfig { usage, validity_days: 90, backdate_minutes: 5, description: None };
                 Profile::new(name.to_owned().try_into().unwrap(), &config).unwrap()
             });
         let authority = AuthorityConfig {
@@ -126,14 +132,17 @@ impl Ca {
         };
         let effects =
             Arc::new(Authority::new(authority, store.clone(), keys, clock.clone(), Arc::new(Unobserved)));
-        let service = service(&config, &store, &clock, &prober, &metrics);
+        let sealing_key = SealingKey::generate().unwrap().to_octets().to_vec();
+        let service = service(&config, &store, &clock, &prober, &metrics, &profiles, &sealing_key);
         Self {
             store,
             prober,
             clock,
             metrics,
             service,
+            profiles: profiles.to_vec(),
             config,
+            sealing_key,
             authority: RwLock::default(),
             effects,
             _directory: directory,
@@ -164,7 +173,13 @@ impl Ca {
 
     /// The service as it is after a restart of its process: on the same store, with nothing in memory.
     pub fn restarted(&self) -> Service {
-        service(&self.config, &self.store, &self.clock, &self.prober, &self.metrics)
+        self.restarted_with(&self.config)
+    }
+
+    /// As [`Ca::restarted`], with another configuration of the service alone.
+    pub fn restarted_with(&self, config: &Config) -> Service {
+        let (profiles, key) = (&self.profiles, &self.sealing_key);
+        service(config, &self.store, &self.clock, &self.prober, &self.metrics, profiles, key)
     }
 
     pub fn router(&self) -> Router {
@@ -200,6 +215,9 @@ impl Ca {
     pub async fn authorize(&self, client: &Client, order: &Answer) {
         for url in order.list("authorizations") {
             let authorization = client.read(&url).await;
+            if authorization.text("status") == "valid" {
+                continue;
+            }
             let kind = if authorization.json["identifier"]["type"] == "ip" { "http-01" } else { "dns-01" };
             let challenge = authorization.challenge(kind);
             self.prober.provide(&authorization, &challenge, &client.key);
@@ -219,19 +237,32 @@ impl Ca {
     }
 }
 
+/// As the program reads them.
+fn trust(formats: &[AttestationRoots]) -> Trust {
+    let mut trust = Trust::default();
+    for roots in formats {
+        let text = std::fs::read(&roots.file).unwrap();
+        trust.accept(roots.format, TrustAnchor::from_pem(&text).unwrap());
+    }
+    trust
+}
+
 fn service(
     config: &Config,
     store: &Arc<dyn Store>,
     clock: &Arc<ShiftedClock>,
     prober: &Arc<ScriptedProber>,
     metrics: &Metrics,
+    profiles: &[Profile],
+    sealing_key: &[u8],
 ) -> Service {
     let validators: BTreeMap<_, _> = config
         .directories()
         .unwrap()
         .into_iter()
         .map(|directory| {
-            let validator = Arc::new(Validator::new(prober.clone(), clock.clone()));
+            let validator = Validator::new(prober.clone(), clock.clone());
+            let validator = Arc::new(validator.with_trust(trust(&directory.attestation)));
             (directory.policy.directory, validator)
         })
         .collect();
@@ -240,6 +271,8 @@ fn service(
         store: store.clone(),
         clock: clock.clone(),
         validators,
+        profiles: profiles.to_vec(),
+        sealing_key: SealingKey::from_octets(sealing_key).unwrap(),
         metrics: metrics.clone(),
     })
     .unwrap()

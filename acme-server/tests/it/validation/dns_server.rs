@@ -15,6 +15,8 @@ use tokio::task::JoinSet;
 pub enum Reply {
     /// NOERROR with these records, of the owners named.
     Records(Vec<(String, RData)>),
+    /// NOERROR without an answer, and this record of the owner named as the authority.
+    Referral(String, RData),
     /// An empty answer with this code.
     Code(ResponseCode),
     /// Nothing.
@@ -131,6 +133,9 @@ impl State {
         response.add_queries(request.queries.iter().cloned());
         match (self.script)(&query, before) {
             Reply::Silence => return None,
+            Reply::Referral(owner, data) => {
+                response.add_authority(Record::from_rdata(name(&owner), 3600, data));
+            }
             Reply::Code(code) => response.metadata.response_code = code,
             Reply::Records(records) => {
                 for (owner, data) in records {

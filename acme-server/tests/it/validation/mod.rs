@@ -9,7 +9,7 @@
 
 mod addresses;
 mod dns01;
-mod dns_server;
+pub mod dns_server;
 mod http01;
 mod http_server;
 mod redirects;
@@ -19,15 +19,26 @@ mod validator;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use acme_server::validation::{Egress, Limits, NetworkProber, Prober, ProberConfig};
+use acme_server::validation::{Egress, Limits, NetworkProber, Prober, ProberConfig, Validation};
 use ca_core::acme::account::Thumbprint;
 use ca_core::acme::challenge::{
-    Answer, Challenge, ChallengeType, KeyAuthorization, Observed, ValidationFailure,
+    Answer, Challenge, ChallengeType, Claimant, KeyAuthorization, Observed, ValidationFailure,
 };
 use ca_core::pkix::identifier::Identifier;
 use ca_core::random::SystemRandom;
+use ca_core::time::Timestamp;
 
 const THUMBPRINT: Thumbprint = Thumbprint([7; 32]);
+
+fn claimant() -> Claimant {
+    Claimant {
+        thumbprint: THUMBPRINT,
+        former: Vec::new(),
+        account_url: "https://ca.example/account/1".to_owned(),
+        account_hash_prefix: "https://ca.example/account-hash/".to_owned(),
+        issuer_domain_names: Vec::new(),
+    }
+}
 
 /// A challenge with the answer to it, and whom it is about.
 struct Subject {
@@ -56,24 +67,35 @@ impl Subject {
     }
 
     async fn observe(&self, prober: &NetworkProber) -> Observed {
-        prober.probe(self.challenge.probe(&self.identifier)).await
+        prober.probe(self.challenge.probe(&self.identifier, &claimant()).unwrap()).await
+    }
+
+    fn validation(&self) -> Validation {
+        Validation {
+            challenge: self.challenge.clone(),
+            identifier: self.identifier.clone(),
+            wildcard: false,
+            claimant: claimant(),
+            caa: None,
+        }
     }
 
     /// Probes and judges.
     async fn validate(&self, prober: &NetworkProber) -> Result<(), ValidationFailure> {
         let observed = self.observe(prober).await;
-        self.challenge.judge(&self.identifier, &THUMBPRINT, &observed)
+        let now = Timestamp::from_millis(0);
+        self.challenge.judge(&self.identifier, false, &claimant(), &observed, now).map(|_| ())
     }
 }
 
 /// A prober under construction: loopback allowed, the system's resolvers never asked, patient.
-struct Setup {
+pub struct Setup {
     config: ProberConfig,
     limits: Limits,
 }
 
 impl Setup {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let nobody = SocketAddr::from(([127, 0, 0, 1], 9));
         let egress = Egress { allow: networks(&["127.0.0.0/8", "::1"]), deny: Vec::new() };
         Self {
@@ -92,7 +114,7 @@ impl Setup {
         self
     }
 
-    fn dns(mut self, server: SocketAddr) -> Self {
+    pub fn dns(mut self, server: SocketAddr) -> Self {
         self.config.dns_servers = vec![server];
         self
     }
@@ -103,7 +125,7 @@ impl Setup {
     }
 
     /// An attempt ends after so many milliseconds, a look-up after half of that.
-    fn hasty(mut self, millis: u64) -> Self {
+    pub fn hasty(mut self, millis: u64) -> Self {
         self.limits.attempt = Duration::from_millis(millis);
         self.limits.dns = Duration::from_millis(millis / 2);
         self
@@ -114,7 +136,7 @@ impl Setup {
         self
     }
 
-    fn prober(self) -> NetworkProber {
+    pub fn prober(self) -> NetworkProber {
         NetworkProber::with_limits(self.config, self.limits).unwrap()
     }
 }

@@ -7,11 +7,14 @@ use std::time::Duration;
 
 use acme_server::validation::{Prober, Validated, Validator};
 use ca_core::BoxFuture;
-use ca_core::acme::challenge::{Answer, ChallengeType, FailureKind, Observed, Probe, ValidationFailure};
+use ca_core::acme::challenge::{
+    Answer, ChallengeType, FailureKind, Observed, Probe, Proven, ValidationFailure,
+};
 use ca_core::time::{Clock, Timestamp};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 
-use super::{Subject, THUMBPRINT};
+use super::Subject;
 
 /// What one attempt sees, after how long; `None` is for ever.
 type Step = (Option<Duration>, Result<Answer, ValidationFailure>);
@@ -53,8 +56,7 @@ async fn run(subject: &Subject, steps: Vec<Step>) -> Outcome {
     let started = Instant::now();
     let prober = Arc::new(Prepared(Mutex::new(steps.into())));
     let validator = Validator::new(Arc::clone(&prober) as Arc<dyn Prober>, Arc::new(RuntimeClock(started)));
-    let validated =
-        validator.validate(subject.challenge.clone(), subject.identifier.clone(), THUMBPRINT).await;
+    let validated = validator.validate(subject.validation(), || async {}).await;
     let ended = validated.attempts.iter().map(|attempt| attempt.at.as_seconds() - 1_800_000_000).collect();
     let left = prober.0.lock().unwrap().len();
     Outcome { validated, took: started.elapsed(), left, ended }
@@ -86,7 +88,7 @@ fn failed(kind: FailureKind, delay: u64) -> Step {
 async fn success_ends_it() {
     let subject = subject();
     let outcome = run(&subject, vec![good(&subject, 2), good(&subject, 0)]).await;
-    assert_eq!(outcome.validated.outcome, Ok(()));
+    assert_eq!(outcome.validated.outcome, Ok(Proven::default()));
     assert_eq!((outcome.ended, outcome.left), (vec![2], 1));
     assert_eq!(outcome.validated.attempts[0].addresses, ["192.0.2.1:80"]);
     assert_eq!(outcome.validated.attempts[0].failure, None);
@@ -97,7 +99,7 @@ async fn the_network_s_failures_are_tried_again_after_1_and_4_seconds() {
     let subject = subject();
     let steps = vec![failed(FailureKind::Connection, 0), failed(FailureKind::Dns, 0), good(&subject, 0)];
     let outcome = run(&subject, steps).await;
-    assert_eq!(outcome.validated.outcome, Ok(()));
+    assert_eq!(outcome.validated.outcome, Ok(Proven::default()));
     assert_eq!(outcome.ended, [0, 1, 5]);
     let failures: Vec<_> = outcome
         .validated
@@ -116,6 +118,7 @@ async fn a_definite_failure_stands() {
         FailureKind::Tls,
         FailureKind::Unauthorized,
         FailureKind::RejectedIdentifier,
+        FailureKind::Caa,
     ] {
         let outcome = run(&subject, vec![failed(kind, 0), good(&subject, 0)]).await;
         assert_eq!(outcome.validated.outcome.unwrap_err().kind, kind);
@@ -154,4 +157,39 @@ async fn a_prober_that_hangs_does_not_hold_up_the_outcome() {
         outcome.validated.attempts[0].failure.as_ref().unwrap().detail,
         "there was no answer within 10 s"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_place_is_held_while_an_attempt_runs_and_not_in_the_pauses() {
+    let subject = subject();
+    let steps = vec![failed(FailureKind::Dns, 2), failed(FailureKind::Dns, 2), good(&subject, 2)];
+    let prober: Arc<dyn Prober> = Arc::new(Prepared(Mutex::new(steps.into())));
+    let started = Instant::now();
+    let validator = Validator::new(prober, Arc::new(RuntimeClock(started)));
+    let places = Arc::new(Semaphore::new(1));
+    let free = Arc::clone(&places);
+    let watching = tokio::spawn(async move {
+        // In the middle of each second: attempts run from 0 to 2, 3 to 5, and 9 to 11.
+        let mut seen = Vec::new();
+        sleep(Duration::from_millis(500)).await;
+        for _ in 0..12 {
+            seen.push(free.available_permits());
+            sleep(Duration::from_secs(1)).await;
+        }
+        seen
+    });
+    let validated = validator.validate(subject.validation(), || places.acquire()).await;
+    assert!(validated.outcome.is_ok(), "{validated:?}");
+    assert_eq!(watching.await.unwrap(), [0, 0, 1, 0, 0, 1, 1, 1, 1, 0, 0, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_wait_for_a_place_takes_nothing_from_the_time_to_try() {
+    let subject = subject();
+    let steps = vec![failed(FailureKind::Dns, 9), failed(FailureKind::Dns, 9), good(&subject, 6)];
+    let prober: Arc<dyn Prober> = Arc::new(Prepared(Mutex::new(steps.into())));
+    let validator = Validator::new(prober, Arc::new(RuntimeClock(Instant::now())));
+    let validated = validator.validate(subject.validation(), || sleep(Duration::from_mins(1))).await;
+    assert!(validated.outcome.is_ok(), "{validated:?}");
+    assert_eq!(validated.attempts.len(), 3);
 }

@@ -1,40 +1,17 @@
-//! Real ACME clients, run as their users run them: certbot and lego, each with a directory of its own.
+//! certbot: its own configuration directory, its own listener for http-01, hooks for dns-01.
 
-use std::ffi::OsStr;
+use std::fmt::Display;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
 use tempfile::TempDir;
 
+use super::{Eab, Issued, KeyType, file_name};
 use crate::dns::Dns;
-use crate::program::{Finished, command, python_tool, succeed, system_tool};
-
-/// The key that a client makes for a certificate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeyType {
-    /// P-256.
-    Ec256,
-    /// P-384.
-    Ec384,
-    /// RSA with 2048 bits.
-    Rsa2048,
-}
-
-/// A certificate as a client keeps it on disk.
-#[derive(Clone, Debug)]
-pub struct Issued {
-    /// The end-entity certificate alone, PEM.
-    pub certificate: PathBuf,
-    /// The certificates between it and the root, PEM.
-    pub chain: PathBuf,
-    /// The private key, PEM.
-    pub key: PathBuf,
-    /// What the client printed.
-    pub output: String,
-}
+use crate::program::{Finished, command, python_tool, succeed};
 
 /// certbot with its own configuration directory, so its own account.
 #[derive(Debug)]
@@ -42,6 +19,8 @@ pub struct Certbot {
     directory: TempDir,
     server: String,
     roots: PathBuf,
+    eab: Option<Eab>,
+    profile: Option<String>,
 }
 
 impl Certbot {
@@ -51,10 +30,28 @@ impl Certbot {
     /// If there is no room for its files.
     pub fn new(directory_url: &str, roots: &Path) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("chancery-certbot-").tempdir()?;
-        Ok(Self { directory, server: directory_url.to_owned(), roots: roots.to_owned() })
+        Ok(Self {
+            directory,
+            server: directory_url.to_owned(),
+            roots: roots.to_owned(),
+            eab: None,
+            profile: None,
+        })
     }
 
-    /// Gets a certificate over http-01; certbot's own server listens on `address`.
+    /// The same, which binds its account.
+    #[must_use]
+    pub fn bound(self, eab: &Eab) -> Self {
+        Self { eab: Some(eab.clone()), ..self }
+    }
+
+    /// The same, which asks for a profile and takes no other.
+    #[must_use]
+    pub fn profile(self, profile: &str) -> Self {
+        Self { profile: Some(profile.to_owned()), ..self }
+    }
+
+    /// Gets a certificate over http-01 for names and addresses; certbot's own server listens on `address`.
     ///
     /// # Errors
     /// If certbot fails; the error has its output and its log.
@@ -84,9 +81,27 @@ impl Certbot {
     /// As [`Certbot::http01`].
     pub fn renew(&self, name: &str) -> Result<Issued> {
         let mut command = self.command("renew")?;
-        command.args(["--force-renewal", "--no-random-sleep-on-renew", "--cert-name", &lineage(name)]);
+        command.args(["--force-renewal", "--no-random-sleep-on-renew", "--cert-name", &file_name(name)]);
         let finished = self.run(&mut command)?;
         self.issued(name, finished)
+    }
+
+    /// Renews what is due by the renewal information of its CA (RFC 9773), as a timer does.
+    ///
+    /// # Errors
+    /// As [`Certbot::http01`].
+    pub fn renew_due(&self) -> Result<Finished> {
+        let mut command = self.command("renew")?;
+        command.arg("--no-random-sleep-on-renew");
+        self.run(&mut command)
+    }
+
+    /// The newest certificate of this first name.
+    ///
+    /// # Errors
+    /// If certbot has none.
+    pub fn current(&self, name: &str) -> Result<Issued> {
+        self.issued(name, "nothing was run")
     }
 
     /// Revokes a certificate, signed by the account's key, for a reason such as `superseded`.
@@ -137,9 +152,16 @@ impl Certbot {
     fn certonly(&self, mut command: Command, names: &[&str], key: KeyType) -> Result<Issued> {
         let first = names.first().context("a certificate needs a name")?;
         command.args(["--agree-tos", "--email", "operator@example.com", "--no-eff-email"]);
-        command.args(["--cert-name", &lineage(first)]);
+        command.args(["--cert-name", &file_name(first)]);
+        if let Some(Eab { kid, hmac_key }) = &self.eab {
+            command.args(["--eab-kid", kid, "--eab-hmac-key", hmac_key]);
+        }
+        if let Some(profile) = &self.profile {
+            command.args(["--required-profile", profile]);
+        }
         for name in names {
-            command.args(["--domain", name]);
+            let kind = if name.parse::<IpAddr>().is_ok() { "--ip-address" } else { "--domain" };
+            command.args([kind, name]);
         }
         command.args(match key {
             KeyType::Ec256 => ["--key-type", "ecdsa", "--elliptic-curve", "secp256r1"],
@@ -151,8 +173,8 @@ impl Certbot {
     }
 
     /// The files behind certbot's links, which stay as they are when the certificate is renewed.
-    fn issued(&self, name: &str, finished: Finished) -> Result<Issued> {
-        let live = self.directory.path().join("config/live").join(lineage(name));
+    fn issued(&self, name: &str, finished: impl Display) -> Result<Issued> {
+        let live = self.directory.path().join("config/live").join(file_name(name));
         let file = |name: &str| {
             fs::canonicalize(live.join(name)).with_context(|| format!("certbot left no {name}: {finished}"))
         };
@@ -179,110 +201,5 @@ impl Certbot {
             let log = self.directory.path().join("logs/letsencrypt.log");
             format!("certbot; its log:\n{}", fs::read_to_string(log).unwrap_or_default())
         })
-    }
-}
-
-/// certbot's name for a certificate, which becomes a directory: without the asterisk of a wildcard.
-fn lineage(name: &str) -> String {
-    name.replace("*.", "wildcard.")
-}
-
-/// lego with its own directory, so its own account.
-#[derive(Debug)]
-pub struct Lego {
-    directory: TempDir,
-    server: String,
-    roots: PathBuf,
-}
-
-/// How lego answers challenges, with the address where its own server listens.
-#[derive(Clone, Copy, Debug)]
-pub enum LegoChallenge {
-    /// http-01.
-    Http(SocketAddr),
-    /// tls-alpn-01.
-    Tls(SocketAddr),
-}
-
-impl Lego {
-    /// For the ACME directory at this URL, whose TLS certificate these roots (PEM) vouch for.
-    ///
-    /// # Errors
-    /// If there is no room for its files.
-    pub fn new(directory_url: &str, roots: &Path) -> Result<Self> {
-        let directory = tempfile::Builder::new().prefix("chancery-lego-").tempdir()?;
-        Ok(Self { directory, server: directory_url.to_owned(), roots: roots.to_owned() })
-    }
-
-    /// Gets a certificate.
-    ///
-    /// # Errors
-    /// If lego fails; the error has its output.
-    pub fn run(&self, names: &[&str], key: KeyType, challenge: LegoChallenge) -> Result<Issued> {
-        self.obtain(names, key, challenge, &["run", "--no-bundle"])
-    }
-
-    /// Renews it although it is not due.
-    ///
-    /// # Errors
-    /// As [`Lego::run`].
-    pub fn renew(&self, names: &[&str], key: KeyType, challenge: LegoChallenge) -> Result<Issued> {
-        self.obtain(names, key, challenge, &["renew", "--no-bundle", "--no-random-sleep", "--days", "36500"])
-    }
-
-    /// Revokes the certificate of this first name, signed by the account's key, for a reason code of RFC 5280.
-    ///
-    /// # Errors
-    /// As [`Lego::run`].
-    pub fn revoke(&self, name: &str, reason: u8) -> Result<Finished> {
-        let mut command = self.command(&[name])?;
-        succeed(command.args(["revoke", "--keep", "--reason", &reason.to_string()]))
-    }
-
-    fn obtain(
-        &self,
-        names: &[&str],
-        key: KeyType,
-        challenge: LegoChallenge,
-        verb: &[&str],
-    ) -> Result<Issued> {
-        let first = names.first().context("a certificate needs a name")?;
-        let mut command = self.command(names)?;
-        match challenge {
-            LegoChallenge::Http(address) => command.args(["--http", "--http.port", &address.to_string()]),
-            LegoChallenge::Tls(address) => command.args(["--tls", "--tls.port", &address.to_string()]),
-        };
-        command.arg("--key-type").arg(match key {
-            KeyType::Ec256 => "ec256",
-            KeyType::Ec384 => "ec384",
-            KeyType::Rsa2048 => "rsa2048",
-        });
-        let finished = succeed(command.args(verb))?;
-        // Copies, since a renewal overwrites lego's own files.
-        let kept = tempfile::Builder::new().disable_cleanup(true).tempdir_in(self.directory.path())?;
-        let file = |extension: &str| -> Result<PathBuf> {
-            let name = format!("{}.{extension}", first.replace('*', "_"));
-            let copy = kept.path().join(&name);
-            fs::copy(self.directory.path().join("certificates").join(&name), &copy)
-                .with_context(|| format!("lego left no {name}: {finished}"))?;
-            Ok(copy)
-        };
-        Ok(Issued {
-            certificate: file("crt")?,
-            chain: file("issuer.crt")?,
-            key: file("key")?,
-            output: finished.to_string(),
-        })
-    }
-
-    fn command(&self, names: &[&str]) -> Result<Command> {
-        let mut command = command(system_tool("lego")?);
-        command.args(["--server", &self.server, "--email", "operator@example.com", "--accept-tos", "--path"]);
-        command.arg(self.directory.path());
-        for name in names {
-            command.args([OsStr::new("--domains"), OsStr::new(name)]);
-        }
-        command.env("LEGO_CA_CERTIFICATES", &self.roots).env("HOME", self.directory.path());
-        Ok(command)
     }
 }
