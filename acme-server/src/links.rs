@@ -128,7 +128,7 @@ impl Links {
         format!("{}/order/{order}", self.base)
     }
 
-    /// A page for people on what became of an order.
+    /// A page for people on what became of an order, which not every order has.
     pub(crate) fn order_explanation(&self, order: OrderId) -> String {
         format!("{}/order/{order}/explanation", self.base)
     }
@@ -154,7 +154,8 @@ impl Links {
         format!("{}/certificate/{certificate}", self.base)
     }
 
-    /// The newest certificate of an order that is renewed automatically, RFC 8739 §3.3.
+    /// The newest certificate of an order that is renewed automatically, RFC 8739 §3.3. Where everybody may fetch it, the
+    /// order's id is no secret.
     pub(crate) fn star_certificate(&self, order: OrderId) -> String {
         format!("{}/star-certificate/{order}", self.base)
     }

@@ -1,10 +1,58 @@
-//! Revocation: reasons, and whether a certificate may be revoked.
+//! Revocation: reasons, and whose authorizations suffice for it.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+use crate::acme::caa::climb;
+use crate::acme::{Admission, Authorization, AuthorizationStatus};
+use crate::pkix::identifier::{DnsName, Identifier};
+use crate::policy::DirectoryPolicy;
+use crate::time::Timestamp;
+
+/// How many domains above a name are looked at for authorizations that reach down to it.
+const DOMAINS_ABOVE: usize = 10;
+
+/// What an account's authorizations must be about to count in [`authorized_for_all`]: the certificate's names, and where
+/// the directory takes authorizations for whole domains (RFC 9444), the nearest domains above them. Each once.
+#[must_use]
+pub fn authorizable(names: &[Identifier], policy: &DirectoryPolicy) -> Vec<Identifier> {
+    let mut seen = HashSet::new();
+    let mut wanted = Vec::new();
+    for name in names {
+        let above = match name {
+            Identifier::Dns(name) if policy.subdomains => climb(name).take(1 + DOMAINS_ABOVE).collect(),
+            _ => Vec::new(),
+        };
+        let above = above.into_iter().filter_map(|name| DnsName::parse(name).ok()).map(Identifier::Dns);
+        wanted.extend(std::iter::once(name.clone()).chain(above).filter(|name| seen.insert(name.clone())));
+    }
+    wanted
+}
+
+/// Whether an account may revoke a certificate that was issued to another one, since it holds authorizations for all
+/// its names ([RFC 8555 §7.6]): valid ones, that rest on what still stands. `held` are authorizations of this account.
+///
+/// [RFC 8555 §7.6]: https://www.rfc-editor.org/rfc/rfc8555#section-7.6
+#[must_use]
+pub fn authorized_for_all(
+    names: &[Identifier],
+    held: &[Authorization],
+    admission: &Admission<'_>,
+    now: Timestamp,
+) -> bool {
+    let covered = |name: &Identifier| {
+        held.iter().any(|authorization| {
+            authorization.covers(name)
+                && authorization.status(now) == AuthorizationStatus::Valid
+                && admission.upholds(authorization, name)
+        })
+    };
+    !names.is_empty() && names.iter().all(covered)
+}
 
 /// Why a certificate was revoked, [RFC 5280 §5.3.1].
 ///

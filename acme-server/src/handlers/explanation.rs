@@ -1,7 +1,9 @@
 //! What became of an order, for people: which names, which attempts to validate them, what was seen, what refused it.
 //!
-//! The page needs no signature, since a browser makes none: whoever has its URL, which holds 80 random bits and is told
-//! to the order's account alone, may read it. It says what the account's own requests are answered, and nothing more.
+//! The page needs no signature, since a browser makes none: whoever has its URL, which holds 80 random bits, may read it.
+//! It says what the account's own requests are answered, and nothing more. URLs of orders and authorizations are told to
+//! their account alone, but for one: the certificate of an order that everybody may fetch (RFC 8739 §3.4) stands at a URL
+//! with the order's id, which the account hands to others. Such an order has no page.
 
 use std::fmt::{self, Write};
 
@@ -31,7 +33,7 @@ pub(crate) async fn order(State(app): State<App>, AtPath(_, path): AtPath) -> Re
     let named = path.text("order").and_then(|id| id.parse().ok());
     let id: OrderId = named.ok_or_else(|| Problem::not_found("order"))?;
     let here = |order: &Order| Some(order.directory.as_str()) == path.text("directory");
-    let found = app.store.order(id).await?.filter(|(order, _)| here(order));
+    let found = app.store.order(id).await?.filter(|(order, _)| here(order) && !order.lets_anybody_fetch());
     let (order, authorizations) = found.ok_or_else(|| Problem::not_found("order"))?;
     Ok(page(&of_order(&order, &authorizations, app.clock.now())))
 }

@@ -30,6 +30,11 @@ use crate::verified::{Json, ReadOr, Verified};
 use crate::wire::object::Object;
 use crate::wire::order::{Finalize, NewOrder as NewOrderBody, OrderBody, OrderUpdate, date};
 
+/// How far above a name an authorization is looked for that the account holds already: a name has up to 127 labels, and
+/// every domain is one more look into the store, before anything is counted. The client names one that is further up as
+/// the `ancestorDomain`.
+const ANCESTORS_LOOKED_AT: usize = 8;
+
 /// An order with its authorizations.
 type Found = (Order, Vec<Authorization>);
 
@@ -92,7 +97,7 @@ async fn held(
     app: &Shared,
     policy: &DirectoryPolicy,
     account: AccountId,
-    identifiers: &[Identifier],
+    asked: &NewOrder,
 ) -> Result<Vec<Authorization>, Problem> {
     let mut held: Vec<Authorization> = Vec::new();
     if policy.reuse.is_none() {
@@ -100,11 +105,18 @@ async fn held(
     }
     // Those of the domains above serve for many names, and are read once.
     let mut read: HashSet<Identifier> = HashSet::new();
-    for identifier in identifiers {
+    for identifier in &asked.identifiers {
         let own = std::iter::once(identifier.clone());
         let above: Vec<Identifier> = match identifier {
             Identifier::Dns(name) if policy.subdomains => {
-                climb(name).filter_map(|name| DnsName::parse(name).ok()).map(Identifier::Dns).collect()
+                // The first is the name itself.
+                let nearest = climb(name).take(1 + ANCESTORS_LOOKED_AT);
+                let named = asked.ancestors.get(identifier).cloned();
+                nearest
+                    .filter_map(|name| DnsName::parse(name).ok())
+                    .chain(named)
+                    .map(Identifier::Dns)
+                    .collect()
             }
             _ => Vec::new(),
         };
@@ -129,7 +141,11 @@ async fn place(
     let policy = &request.directory.settings.policy;
     let external = eab::of(app, &account).await?;
     let admission = Admission::of(policy, &account, external.as_ref(), request.now)?;
-    let held = held(app, policy, account.id, &asked.identifiers).await?;
+    if replaces.is_none() {
+        // One that replaces a certificate may be exempt.
+        app.require_open(&Counted::any_order(&request.directory, &account, request.now))?;
+    }
+    let held = held(app, policy, account.id, &asked).await?;
     let asked = NewOrder { held, ..asked };
     let (mut order, authorizations) =
         Order::place(asked, account.id, &admission, request.now, &mut SystemRandom)?;

@@ -63,7 +63,7 @@ pub(super) async fn find(
     Ok(Replaced {
         predecessor: Predecessor {
             as_asked: version.0 < RENEWALS_AS_ASKED
-                && renews_as_asked(&facts, &directory.settings.renewal, &known.pulls, now),
+                && renews_as_asked(&facts, identifiers, &directory.settings.renewal, &known.pulls, now),
             certificate: facts.id,
             named,
         },

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::Response;
-use ca_core::acme::{Account, AuthorizationStatus};
+use ca_core::acme::{Account, Admission};
 use ca_core::id::EffectId;
 use ca_core::pkix::serial::SerialNumber;
+use ca_core::policy::DirectoryPolicy;
 use ca_core::random::SystemRandom;
-use ca_core::revocation::{InvalidReason, RevocationReason};
+use ca_core::revocation::{InvalidReason, RevocationReason, authorizable, authorized_for_all};
 use ca_core::store::{
     CertificateId, CertificateRecord, CertificateState, Commit, Effect, EffectKind, Origin,
     RevocationRequester, Topic,
@@ -18,6 +19,7 @@ use der::{Decode, Encode};
 use http::StatusCode;
 use x509_cert::Certificate;
 
+use crate::eab;
 use crate::problem::{Problem, ProblemType};
 use crate::service::{App, Shared};
 use crate::verified::{ByEither, Json, Verified};
@@ -35,7 +37,7 @@ pub(crate) async fn revoke(
     let Json(asked) = &request.payload;
     let reason = reason(asked)?;
     let record = find(&app, &asked.certificate.0).await?;
-    let requested_by = authorize(&app, &request.signer, &record, request.now).await?;
+    let requested_by = authorize(&app, &request, &record).await?;
     require_not_renewed(&app, &record).await?;
     // Of one that is revoked already, the CA still blocks a key that is now said to be compromised.
     if reason != RevocationReason::KeyCompromise {
@@ -108,9 +110,8 @@ async fn find(app: &Shared, der: &[u8]) -> Result<CertificateRecord, Problem> {
 
 async fn authorize(
     app: &Shared,
-    signer: &ByEither,
+    request: &Verified<Json<RevokeCertificate>, ByEither>,
     record: &CertificateRecord,
-    now: Timestamp,
 ) -> Result<RevocationRequester, Problem> {
     // CA certificates and the roles' own are revoked by operators only.
     if !matches!(record.origin, Origin::Order { .. }) {
@@ -119,14 +120,15 @@ async fn authorize(
             "the certificate was not issued to a subscriber",
         ));
     }
-    match signer {
+    let policy = &request.directory.settings.policy;
+    match &request.signer {
         ByEither::Key(key) if key.public_key().hash() == record.key => {
             Ok(RevocationRequester::CertificateKey(record.key))
         }
         ByEither::Key(_) => {
             Err(Problem::new(ProblemType::Unauthorized, "the key in 'jwk' is not the certificate's key"))
         }
-        ByEither::Account(account) if may_revoke(app, account, record, now).await? => {
+        ByEither::Account(account) if may_revoke(app, policy, account, record, request.now).await? => {
             Ok(RevocationRequester::Account(account.id))
         }
         ByEither::Account(_) => {
@@ -139,6 +141,7 @@ async fn authorize(
 
 async fn may_revoke(
     app: &Shared,
+    policy: &DirectoryPolicy,
     account: &Account,
     record: &CertificateRecord,
     now: Timestamp,
@@ -146,16 +149,14 @@ async fn may_revoke(
     if matches!(record.origin, Origin::Order { account: owner, .. } if owner == account.id) {
         return Ok(true);
     }
-    if record.names.is_empty() {
-        return Ok(false);
+    let external = eab::of(app, account).await?;
+    // Authorizations that rest on trust stand and fall with what vouches for them.
+    let Ok(admission) = Admission::of(policy, account, external.as_ref(), now) else { return Ok(false) };
+    let mut held = Vec::new();
+    for identifier in authorizable(&record.names, policy) {
+        held.extend(app.store.valid_authorizations(account.id, identifier).await?);
     }
-    for name in &record.names {
-        let held = app.store.valid_authorizations(account.id, name.clone()).await?;
-        if !held.iter().any(|held| held.covers(name) && held.status(now) == AuthorizationStatus::Valid) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+    Ok(authorized_for_all(&record.names, &held, &admission, now))
 }
 
 fn require_not_revoked(state: &CertificateState) -> Result<(), Problem> {

@@ -44,8 +44,7 @@ pub(crate) async fn download_by_anybody(
     let order = find(&app, id).await?;
     let policy = &directory.settings.policy;
     let offered = policy.star.is_some_and(|offered| offered.certificate_get);
-    let agreed = order.auto_renewal.is_some_and(|agreed| agreed.certificate_get);
-    if order.directory != policy.directory || !offered || !agreed {
+    if order.directory != policy.directory || !offered || !order.lets_anybody_fetch() {
         return Err(not_found());
     }
     let now = app.clock.now();

@@ -13,7 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use ca_core::acme::account::Account;
 use ca_core::acme::pause::{Failing, PairId};
 use ca_core::acme::rate_limit::{Bound, Bucket, Claim, ClaimMode, Limit, Refusal};
-use ca_core::acme::{Authorization, AuthorizationState, Identifier};
+use ca_core::acme::{Authorization, AuthorizationState, DirectoryName, Identifier};
 use ca_core::audit::{Action, Actor, AuditEvent};
 use ca_core::store::{Change, Commit, StoreError, Version};
 use ca_core::time::Timestamp;
@@ -134,10 +134,7 @@ impl<'a> Counted<'a> {
         if exempt {
             return counted;
         }
-        counted.claim(Limit::NewOrdersPerAccount, ClaimMode::Take, None, || {
-            Bucket::new_orders(name, account.id)
-        });
-        counted.claim(Limit::NewOrdersPerDirectory, ClaimMode::Take, None, || Bucket::all_new_orders(name));
+        counted.claim_order(name, account);
         let mut counted_names: Vec<Bucket> = Vec::new();
         for identifier in names {
             let bucket = Bucket::new_orders_for(name, identifier);
@@ -150,6 +147,20 @@ impl<'a> Counted<'a> {
         let set = || Bucket::certificates(name, names);
         counted.claim(Limit::CertificatesPerNameSet, ClaimMode::Look, None, set);
         counted
+    }
+
+    /// What newOrder counts against whatever is ordered, unless it is exempt.
+    pub(crate) fn any_order(directory: &'a Directory, account: &'a Account, now: Timestamp) -> Self {
+        let mut counted = Self::begin(directory, Some(account), now);
+        counted.claim_order(&directory.settings.policy.directory, account);
+        counted
+    }
+
+    fn claim_order(&mut self, name: &DirectoryName, account: &Account) {
+        self.claim(Limit::NewOrdersPerAccount, ClaimMode::Take, None, || {
+            Bucket::new_orders(name, account.id)
+        });
+        self.claim(Limit::NewOrdersPerDirectory, ClaimMode::Take, None, || Bucket::all_new_orders(name));
     }
 
     /// finalize: the certificate is counted where it becomes certain to be asked for.
@@ -187,6 +198,17 @@ impl<'a> Counted<'a> {
 }
 
 impl Shared {
+    /// Refuses what counts against a limit that is known to be used up, without a look into the store.
+    ///
+    /// # Errors
+    /// `rateLimited` with Retry-After.
+    pub(crate) fn require_open(&self, counted: &Counted<'_>) -> Result<(), Problem> {
+        match self.refusals.find(&counted.changes, counted.now) {
+            Some(refusal) => Err(self.refused(counted, &refusal)),
+            None => Ok(()),
+        }
+    }
+
     /// Commits what counts against limits, or tells which one is used up.
     ///
     /// # Errors
@@ -196,9 +218,7 @@ impl Shared {
         mut counted: Counted<'_>,
         mut commit: Commit,
     ) -> Result<(), Problem> {
-        if let Some(refusal) = self.refusals.find(&counted.changes, counted.now) {
-            return Err(self.refused(&counted, &refusal));
-        }
+        self.require_open(&counted)?;
         let mut changes = std::mem::take(&mut counted.changes);
         changes.append(&mut commit.changes);
         match self.store.commit(Commit { changes, ..commit }).await {

@@ -181,7 +181,9 @@ impl OrderBody {
                     Some(failure) => Problem::from(failure),
                     None => ended(order, authorizations, now),
                 };
-                (None, Some(problem.body().explained_at(links.order_explanation(order.id))))
+                let body = problem.body();
+                let explanation = || links.order_explanation(order.id);
+                (None, Some(if order.lets_anybody_fetch() { body } else { body.explained_at(explanation()) }))
             }
             OrderStatus::Pending
             | OrderStatus::Ready

@@ -58,7 +58,8 @@ pub struct Account {
     pub directory: DirectoryName,
     /// Names its key; unique within the directory.
     pub thumbprint: Thumbprint,
-    /// The keys that it had before, the oldest first: a persistent DNS record may still be made with one.
+    /// The keys that it had before, the oldest first: a persistent DNS record may still be made with one. At most
+    /// [`Account::FORMER_KEYS`] of them, the newest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub former_keys: Vec<Thumbprint>,
     /// Its public key as a JWK in JSON, with only the members that RFC 7638 requires.
@@ -118,6 +119,12 @@ impl AccountState {
             Self::Revoked { .. } => "revoked",
         }
     }
+
+    /// Whether an account may go from this state to `next`, whoever writes it: one that has ended stays as it is.
+    #[must_use]
+    pub fn may_become(self, next: Self) -> bool {
+        self == Self::Valid || self == next
+    }
 }
 
 /// The account can't be used any more; the subscriber needs a new one.
@@ -126,6 +133,9 @@ impl AccountState {
 pub struct AccountEnded(pub &'static str);
 
 impl Account {
+    /// How many former keys are remembered: every validation of a persistent record compares with each.
+    pub const FORMER_KEYS: usize = 8;
+
     /// Whether requests signed by this account are accepted.
     ///
     /// # Errors
@@ -143,12 +153,15 @@ impl Account {
         Self { contacts, ..self.clone() }
     }
 
-    /// The account under another key, RFC 8555 §7.3.5.
+    /// The account under another key, RFC 8555 §7.3.5. What its oldest former key made serves no longer where there are
+    /// more than [`Account::FORMER_KEYS`].
     #[must_use]
     pub fn with_key(&self, jwk: String, thumbprint: Thumbprint) -> Self {
         let mut former_keys = self.former_keys.clone();
         former_keys.retain(|former| *former != thumbprint && *former != self.thumbprint);
         former_keys.push(self.thumbprint);
+        // Also what was stored when there was no bound.
+        former_keys.drain(..former_keys.len().saturating_sub(Self::FORMER_KEYS));
         Self { jwk, thumbprint, former_keys, ..self.clone() }
     }
 

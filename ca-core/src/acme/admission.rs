@@ -15,6 +15,9 @@ use crate::policy::{DirectoryPolicy, NameRefused};
 use crate::profile::{Profile, ProfileName};
 use crate::time::Timestamp;
 
+/// How long an authorization lasts at least that serves another order, where its lifetime is ten times that or more.
+const LEFT_TO_REUSE: Duration = Duration::from_hours(1);
+
 /// What one account may order.
 #[derive(Clone, Copy, Debug)]
 pub struct Admission<'a> {
@@ -133,7 +136,9 @@ impl<'a> Admission<'a> {
     }
 
     /// Whether an authorization that the account holds already can serve an order for `identifier`. One that a device
-    /// has proven serves no other: it is good for the key attested then, and a new order may bring a new key.
+    /// has proven serves no other: it is good for the key attested then, and a new order may bring a new key. Nor does one
+    /// that is about to end, within the last tenth of its lifetime or the last hour, whichever is shorter: the order ends
+    /// with it, and the client might not get to send its CSR.
     #[must_use]
     pub fn reuses(&self, held: &Authorization, identifier: &Identifier, now: Timestamp) -> bool {
         let AuthorizationState::Valid { validated_at, .. } = held.state else { return false };
@@ -141,6 +146,7 @@ impl<'a> Admission<'a> {
             && held.covers(identifier)
             && held.attested_key().is_none()
             && held.status(now) == AuthorizationStatus::Valid
+            && held.expires_at.since(now) >= LEFT_TO_REUSE.min(held.expires_at.since(held.created_at) / 10)
             && self.upholds(held, identifier)
     }
 

@@ -76,6 +76,21 @@ pub enum AuthorizationState {
     },
 }
 
+impl AuthorizationState {
+    /// Whether an authorization may go from this state to `next`, whoever writes it: a proof is made once, and one that
+    /// has ended stays as it is.
+    #[must_use]
+    pub fn may_become(self, next: Self) -> bool {
+        match self {
+            Self::Pending => true,
+            Self::Valid { .. } | Self::Trusted { .. } => {
+                self == next || matches!(next, Self::Deactivated { .. } | Self::Revoked { .. })
+            }
+            Self::Invalid { .. } | Self::Deactivated { .. } | Self::Revoked { .. } => self == next,
+        }
+    }
+}
+
 /// An authorization's status at a point in time, RFC 8555 §7.1.6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthorizationStatus {

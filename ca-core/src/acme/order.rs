@@ -100,6 +100,31 @@ pub enum OrderState {
     },
 }
 
+impl OrderState {
+    /// Whether an order may go from this state to `next`, whoever writes it. What has ended stays as it is, and the CSR
+    /// that was accepted is the one that is certified. Of these, `ca` alone writes certificates and failures
+    /// ([`crate::store::permits`]): what is left to a front end is to accept a CSR, and to cancel.
+    #[must_use]
+    pub fn may_become(&self, next: &Self) -> bool {
+        match (self, next) {
+            (Self::Open, Self::Open | Self::Processing { .. } | Self::Failed { .. })
+            | (Self::Processing { .. }, Self::Valid { .. } | Self::Failed { .. }) => true,
+            (Self::Processing { csr }, Self::Processing { csr: other }) => csr == other,
+            (Self::Processing { csr }, Self::Renewing(renewing)) => *csr == renewing.csr,
+            (Self::Renewing(renewing), Self::Renewing(next)) => {
+                renewing.csr == next.csr && renewing.first == next.first && renewing.index <= next.index
+            }
+            (
+                Self::Renewing(renewing),
+                Self::Canceled { certificate, .. } | Self::Stopped { certificate, .. },
+            ) => renewing.certificate == *certificate,
+            (ended, next) => {
+                !matches!(ended, Self::Open | Self::Processing { .. } | Self::Renewing(_)) && ended == next
+            }
+        }
+    }
+}
+
 /// Why an order failed for good, in words for the requester.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Error)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -367,6 +392,13 @@ impl Order {
             version: Version::NEW,
         };
         Ok((order, authorizations))
+    }
+
+    /// Whether its certificates can be fetched without a signature, RFC 8739 §3.4: who can't sign for the account may know
+    /// the order's id then.
+    #[must_use]
+    pub fn lets_anybody_fetch(&self) -> bool {
+        self.auto_renewal.is_some_and(|agreed| agreed.certificate_get)
     }
 
     /// Checks the automatic renewal that was agreed on against the order's profile.

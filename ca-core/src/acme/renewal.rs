@@ -377,7 +377,7 @@ pub struct Predecessor {
     pub certificate: CertificateId,
     /// How the client names it, and is shown it again.
     pub named: RenewalId,
-    /// Whether its window had begun, so that rate limits don't count the order.
+    /// Whether the order is a renewal that was asked for ([`renews_as_asked`]), so that rate limits don't count it.
     #[serde(default)]
     pub as_asked: bool,
 }
@@ -433,14 +433,21 @@ pub fn require_replaceable(
     }
 }
 
-/// Whether an order that replaces this certificate at `now` is a renewal that was asked for, so that rate limits need not
-/// count it (RFC 9773 §5). Who asks bounds how often: an order that becomes `invalid` can be placed again.
+/// Whether an order for `identifiers` that replaces this certificate at `now` is a renewal that was asked for, so that
+/// rate limits need not count it (RFC 9773 §5). Who asks bounds how often: an order that becomes `invalid` can be placed
+/// again.
+///
+/// A certificate that was revoked may be replaced, but the order counts: its own account could revoke each one as soon as
+/// it is issued, and order without end. So does an order for names that the certificate does not have.
 #[must_use]
 pub fn renews_as_asked(
     certificate: &CertificateFacts,
+    identifiers: &[Identifier],
     policy: &RenewalPolicy,
     pulls: &[RenewalPull],
     now: Timestamp,
 ) -> bool {
-    renewal_info(certificate, policy, pulls).is_some_and(|info| info.window.has_begun(now))
+    matches!(certificate.state, CertificateState::Issued { .. })
+        && identifiers.iter().all(|identifier| certificate.names.contains(identifier))
+        && renewal_info(certificate, policy, pulls).is_some_and(|info| info.window.has_begun(now))
 }

@@ -5,13 +5,15 @@ use crate::acme::order::OrderFailure;
 use crate::acme::{Account, Admission, Authorization, Order, OrderState};
 use crate::audit::{Action, AuditEvent};
 use crate::id::{CredentialId, EffectId, OrderId, to_hex};
-use crate::issuance::{Approved, BuildError, Issuer, Kind, Trusted, approve_order, build, tbs_sha256};
+use crate::issuance::{
+    Approved, BuildError, Issuer, Kind, PkiUrls, Trusted, approve_order, build, tbs_sha256,
+};
 use crate::pkix::identifier::Identifier;
 use crate::pkix::name::{MAX_ATTRIBUTE, distinguished_name};
 use crate::pkix::public_key::PublicKey;
 use crate::pkix::serial::SerialNumber;
 use crate::pkix::signed::{SignError, sign_object};
-use crate::profile::Usage;
+use crate::profile::{Usage, ValidityPeriod};
 use crate::random::SystemRandom;
 use crate::signing::SigningError;
 use crate::store::{
@@ -74,7 +76,7 @@ impl Authority {
             other => other?,
         };
         let approved = approved.within(&issuer, &order);
-        let (order, record) = match self.unfinished(&origin, &issuer, now).await? {
+        let (order, record) = match self.unfinished(&origin, &approved, &issuer, now).await? {
             // What was reserved was judged by the policy service too: it is not asked again.
             Some(record) => (order, record),
             None => {
@@ -97,7 +99,10 @@ impl Authority {
                 error @ (SignError::Key(SigningError::Refused { .. }) | SignError::DoesNotVerify(_)),
             )) => {
                 tracing::error!(order = %order.id, %error, "a certificate could not be signed");
-                self.abandon(&record, "the key did not sign it").await?;
+                // A renewal is tried again: the same bytes then, not a new serial each time.
+                if !matches!(order.state, OrderState::Renewing(_)) {
+                    self.abandon(&record, "the key did not sign it").await?;
+                }
                 let detail = "the CA could not sign; its log says why".to_owned();
                 return self.fail_order(effect, order, OrderFailure::Internal { detail }, now).await;
             }
@@ -182,10 +187,10 @@ impl Authority {
             CredentialKind::Responder { issuer } => self.issuer(issuer).await?,
             CredentialKind::Listener { .. } => self.issuing().await?,
         };
-        let record = match self.unfinished(&Origin::Credential(id), &issuer, now).await? {
+        let approved = self.approve_role(&credential, &issuer, public_key)?;
+        let record = match self.unfinished(&Origin::Credential(id), &approved, &issuer, now).await? {
             Some(record) => record,
             None => {
-                let approved = self.approve_role(&credential, &issuer, public_key)?;
                 let basis = Basis::versions(vec![(Row::Credential(id), credential.version)]);
                 self.reserve(&approved, &issuer, basis, now).await?
             }
@@ -251,27 +256,25 @@ impl Authority {
         self.unfinished.lock().unwrap_or_else(PoisonError::into_inner).get(origin).cloned()
     }
 
-    /// The reservation that an earlier attempt left, if it may still be signed; one that is too old is abandoned.
+    /// The reservation that an earlier attempt left, if it may still be signed; one that is too old, or says what is not
+    /// approved any more, is abandoned.
     async fn unfinished(
         &self,
         origin: &Origin,
+        approved: &Approved,
         issuer: &Issuer,
         now: Timestamp,
     ) -> Result<Option<CertificateRecord>, AuthorityError> {
-        match self.left_over(origin) {
-            Some(record)
-                if record.id.issuer == issuer.record().id
-                    && now.since(record.reserved_at) <= RESERVATION_LIFETIME
-                    && record.not_after > now =>
-            {
-                Ok(Some(record))
-            }
-            Some(record) => {
-                self.abandon(&record, "its reservation is too old to be signed").await?;
-                Ok(None)
-            }
-            None => Ok(None),
+        let Some(record) = self.left_over(origin) else { return Ok(None) };
+        if now.since(record.reserved_at) > RESERVATION_LIFETIME || record.not_after <= now {
+            self.abandon(&record, "its reservation is too old to be signed").await?;
+            return Ok(None);
         }
+        if !still_approved(&record, approved, issuer, &self.config.urls, now) {
+            self.abandon(&record, "what was reserved is not what is approved now").await?;
+            return Ok(None);
+        }
+        Ok(Some(record))
     }
 
     /// Commits the reservation: serial, TBS and audit event, before any signature.
@@ -441,4 +444,29 @@ impl Authority {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// Whether a reservation is what would be reserved at `now`, but for its serial and for dates that admit no more.
+///
+/// A policy service may have made its life shorter, so that dates are compared; all else is built anew, octet for octet.
+fn still_approved(
+    record: &CertificateRecord,
+    approved: &Approved,
+    issuer: &Issuer,
+    urls: &PkiUrls,
+    now: Timestamp,
+) -> bool {
+    // The clock may be a little behind the one that the reservation was made by.
+    let Ok(present) = approved.period(issuer, now.max(record.reserved_at)) else { return false };
+    let (not_before, not_after) = (record.not_before, record.not_after);
+    // A beginning that has passed moves on with the clock; one to come is as it was asked for.
+    let begins = not_before >= present.not_before || present.not_before <= now;
+    let lasts = not_after <= present.not_after && not_after.since(not_before) <= approved.validity;
+    let same = Approved { exactly: Some(ValidityPeriod { not_before, not_after }), ..approved.clone() };
+    let rebuilt = build(&same, issuer, record.id.serial, urls, record.reserved_at);
+    begins
+        && lasts
+        && rebuilt.is_ok_and(|rebuilt| {
+            rebuilt.id == record.id && rebuilt.profile == record.profile && rebuilt.tbs == record.tbs
+        })
 }

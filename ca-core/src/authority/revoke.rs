@@ -2,10 +2,10 @@
 
 use thiserror::Error;
 
-use crate::acme::{Admission, Authorization, AuthorizationStatus};
+use crate::acme::Admission;
 use crate::audit::{Action, Actor, AuditEvent};
 use crate::id::{AccountId, EffectId, IssuerId};
-use crate::revocation::RevocationReason;
+use crate::revocation::{RevocationReason, authorizable, authorized_for_all};
 use crate::store::{
     CertificateId, CertificateRecord, CertificateState, Change, Commit, EffectKind, IssuerKind, IssuerRecord,
     IssuerState, Origin, Revocation, RevocationRequester, StoreError,
@@ -210,18 +210,11 @@ impl Authority {
         let external = self.external_account_of(&account).await?;
         // Authorizations that rest on trust stand and fall with what vouches for them.
         let Ok(admission) = Admission::of(policy, &account, external.as_ref(), now) else { return Ok(false) };
-        for name in &record.names {
-            let held = self.store.valid_authorizations(account.id, name.clone()).await?;
-            let covers = |authorization: &Authorization| {
-                authorization.covers(name)
-                    && authorization.status(now) == AuthorizationStatus::Valid
-                    && admission.upholds(authorization, name)
-            };
-            if !held.iter().any(covers) {
-                return Ok(false);
-            }
+        let mut held = Vec::new();
+        for identifier in authorizable(&record.names, policy) {
+            held.extend(self.store.valid_authorizations(account.id, identifier).await?);
         }
-        Ok(!record.names.is_empty())
+        Ok(authorized_for_all(&record.names, &held, &admission, now))
     }
 }
 

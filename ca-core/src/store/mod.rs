@@ -87,11 +87,14 @@ pub enum RevocationRequester {
 #[serde(rename_all = "snake_case")]
 pub enum Change {
     /// Inserts or updates an account. A second valid account with the key of another in its directory is a conflict.
-    /// What it is bound to is given when it is inserted, after [`Change::BindExternalAccount`], and never changes.
+    /// What it is bound to is given when it is inserted, after [`Change::BindExternalAccount`], and never changes, nor
+    /// does its directory; one that has ended is refused any other state.
     PutAccount(Account),
-    /// Inserts or updates an order.
+    /// Inserts or updates an order. Only its state, authorizations, annotations and expiry ever change; a state that its
+    /// own may not become ([`crate::acme::OrderState::may_become`]) is refused.
     PutOrder(Order),
-    /// Inserts or updates an authorization.
+    /// Inserts or updates an authorization. Whose it is and what it is about never change; a state that its own may not
+    /// become is refused.
     PutAuthorization(Authorization),
     /// Inserts or updates an external account.
     PutExternalAccount(Box<ExternalAccount>),
@@ -186,7 +189,7 @@ pub enum Prune {
     Orders(Vec<(OrderId, Version)>),
     /// Authorizations, which no order names that can still be worked on.
     Authorizations(Vec<(AuthorizationId, Version)>),
-    /// Accounts; one that ordered something is refused.
+    /// Accounts; one that ordered something is a conflict, one that holds authorizations is left alone.
     Accounts(Vec<(AccountId, Version)>),
     /// Counts of failures.
     Failing(Vec<(PairId, Version)>),

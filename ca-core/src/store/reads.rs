@@ -197,7 +197,7 @@ pub trait UpkeepReads: Send + Sync {
         after: Option<AuthorizationId>,
         limit: u32,
     ) -> StoreResult<'_, Page<Authorization, AuthorizationId>>;
-    /// Accounts made before a time that never placed an order, oldest first.
+    /// Valid accounts made before a time that never placed an order and hold no authorization, oldest first.
     fn unused_accounts_made_before(
         &self,
         time: Timestamp,

@@ -14,6 +14,7 @@ use ca_core::pkix::crl::{CrlContent, listed_serials};
 use ca_core::pkix::public_key::{PublicKey, sha256};
 use ca_core::pkix::serial::SerialNumber;
 use ca_core::pkix::signed::assemble;
+use ca_core::profile::Usage;
 use ca_core::random::SystemRandom;
 use ca_core::revocation::RevocationReason;
 use ca_core::signing::{KeyAlgorithm, KeyError, Signature};
@@ -93,7 +94,7 @@ async fn the_certificate_says_what_the_order_and_the_profile_say_and_nothing_of_
     let certificate = Certificate::from_der(&stored.der).unwrap();
     let tbs = certificate.tbs_certificate();
     assert_eq!(tbs.to_der().unwrap(), record.tbs, "what was signed is what was reserved");
-    assert_eq!(tbs.serial_number().as_bytes(), id.serial.as_bytes());
+    assert_eq!(SerialNumber::from_x509(tbs.serial_number()).unwrap(), id.serial);
     assert_eq!(tbs.subject().to_string(), "CN=www.example.org");
 
     let issuing = issuer(&ca, IssuerKind::Issuing).await;
@@ -190,6 +191,34 @@ async fn a_reservation_that_is_too_old_is_abandoned_and_listed_as_revoked() {
     assert!(matches!(status.state, CertificateState::Abandoned { .. }));
     carry_out_all(&ca).await;
     assert!(crl_lists(&ca, &old).await);
+}
+
+#[tokio::test]
+async fn a_reservation_is_signed_only_if_it_is_still_what_is_approved() {
+    for change in ["a shorter life", "another purpose"] {
+        let ca = Ca::create().await;
+        issue(&ca, &["warm.example"]).await;
+        ca.keys_away.store(true, Ordering::SeqCst);
+        let account = ca.account().await;
+        let (order, effect) = ca.finalized_order(account, csr(&["a.example"]), &["a.example"]).await;
+        ca.authority.carry_out(effect.clone()).await.unwrap_err();
+        let old = ca.store.reserved_certificates(10).await.unwrap().remove(0);
+        ca.clock.advance(Duration::from_mins(1));
+        let ca = ca
+            .after_crash_with(|config| match change {
+                "a shorter life" => config.profiles[0].validity = Duration::from_hours(24 * 30),
+                _ => config.profiles[0].usage = Usage::TlsClient,
+            })
+            .await;
+        ca.keys_away.store(false, Ordering::SeqCst);
+        ca.authority.carry_out(effect).await.unwrap();
+        let new = certificate_of(&ca.order(&order).await.state);
+        assert_ne!(new, old.id, "{change}");
+        let new = ca.store.certificate(new).await.unwrap().unwrap();
+        assert_eq!(change == "a shorter life", new.not_after < old.not_after);
+        let status = ca.store.certificate_status(old.id).await.unwrap().unwrap();
+        assert!(matches!(status.state, CertificateState::Abandoned { .. }), "{change}");
+    }
 }
 
 #[tokio::test]
@@ -297,10 +326,10 @@ async fn an_order_whose_account_ended_meanwhile_is_not_issued() {
 async fn a_profile_that_the_directory_does_not_offer_is_not_issued() {
     let ca = Ca::create().await;
     let account = ca.account().await;
-    let (order, effect) = ca.finalized_order(account, csr(&["a.example"]), &["a.example"]).await;
     // As a front end could write it.
-    let order = Order { profile: profile_name("code-signing"), ..ca.order(&order).await };
-    ca.commit(vec![Change::PutOrder(order.clone())], vec![]).await;
+    let written = |order| Order { profile: profile_name("code-signing"), ..order };
+    let (order, effect) =
+        ca.finalized_order_with(account, csr(&["a.example"]), &["a.example"], written).await;
     ca.authority.carry_out(effect).await.unwrap();
     let state = ca.order(&order).await.state;
     assert!(

@@ -55,11 +55,13 @@ impl Clock for SetClock {
 pub struct Removable {
     keys: Arc<dyn KeyBackend>,
     away: Arc<AtomicBool>,
+    refuse: Arc<AtomicBool>,
 }
 
 struct RemovableKey {
     key: Arc<dyn SigningKey>,
     away: Arc<AtomicBool>,
+    refuse: Arc<AtomicBool>,
 }
 
 impl KeyBackend for Removable {
@@ -82,7 +84,8 @@ impl KeyBackend for Removable {
     ) -> BoxFuture<'a, Result<Arc<dyn SigningKey>, KeyError>> {
         Box::pin(async move {
             let key = self.keys.open(label, algorithm).await?;
-            Ok(Arc::new(RemovableKey { key, away: Arc::clone(&self.away) }) as Arc<dyn SigningKey>)
+            let (away, refuse) = (Arc::clone(&self.away), Arc::clone(&self.refuse));
+            Ok(Arc::new(RemovableKey { key, away, refuse }) as Arc<dyn SigningKey>)
         })
     }
 
@@ -110,6 +113,10 @@ impl SigningKey for RemovableKey {
                 SigningError::Unavailable { label: self.label().to_string(), detail: "taken away".into() };
             return Box::pin(async { Err(error) });
         }
+        if self.refuse.load(Ordering::SeqCst) {
+            let error = SigningError::Refused { label: self.label().to_string(), detail: "not now".into() };
+            return Box::pin(async { Err(error) });
+        }
         self.key.sign(message)
     }
 }
@@ -120,6 +127,7 @@ pub struct Ca {
     pub store: Arc<dyn Store>,
     pub clock: Arc<SetClock>,
     pub keys_away: Arc<AtomicBool>,
+    pub keys_refuse: Arc<AtomicBool>,
     keys: Arc<dyn KeyBackend>,
     urls: PkiUrls,
     directory: tempfile::TempDir,
@@ -188,7 +196,9 @@ impl Ca {
         let store: Arc<dyn Store> = Writer::open(&directory.path().join("store"), options).unwrap();
         let clock = Arc::new(SetClock(AtomicI64::new(1_800_000_000_000)));
         let keys_away = Arc::new(AtomicBool::new(false));
-        let keys: Arc<dyn KeyBackend> = Arc::new(Removable { keys, away: Arc::clone(&keys_away) });
+        let keys_refuse = Arc::new(AtomicBool::new(false));
+        let (away, refuse) = (Arc::clone(&keys_away), Arc::clone(&keys_refuse));
+        let keys: Arc<dyn KeyBackend> = Arc::new(Removable { keys, away, refuse });
         let urls = PkiUrls { crl: pki_url.to_owned(), ocsp: pki_url.to_owned() };
         let authority = Authority::new(
             config(urls.clone()),
@@ -197,7 +207,7 @@ impl Ca {
             Arc::clone(&clock) as Arc<dyn Clock>,
             Arc::new(Unobserved),
         );
-        Self { authority, store, clock, keys_away, keys, urls, directory }
+        Self { authority, store, clock, keys_away, keys_refuse, keys, urls, directory }
     }
 
     /// A CA with a root and an issuing CA.
@@ -214,8 +224,15 @@ impl Ca {
 
     /// The authority as it is after the process died and came back, on the same store and keys.
     pub async fn after_crash(self) -> Self {
+        self.after_crash_with(|_| {}).await
+    }
+
+    /// The same, with a configuration that was changed meanwhile.
+    pub async fn after_crash_with(self, change: impl FnOnce(&mut AuthorityConfig)) -> Self {
+        let mut config = config(self.urls.clone());
+        change(&mut config);
         let authority = Authority::new(
-            config(self.urls.clone()),
+            config,
             Arc::clone(&self.store),
             Arc::clone(&self.keys),
             Arc::clone(&self.clock) as Arc<dyn Clock>,
@@ -271,6 +288,17 @@ impl Ca {
 
     /// Stores an order whose authorizations are valid and whose CSR was accepted, and the effect that asks for it.
     pub async fn finalized_order(&self, account: AccountId, csr: Vec<u8>, names: &[&str]) -> (Order, Effect) {
+        self.finalized_order_with(account, csr, names, |order| order).await
+    }
+
+    /// The same, as `change` makes of it.
+    pub async fn finalized_order_with(
+        &self,
+        account: AccountId,
+        csr: Vec<u8>,
+        names: &[&str],
+        change: impl FnOnce(Order) -> Order,
+    ) -> (Order, Effect) {
         let request = NewOrder {
             identifiers: names.iter().map(|name| Identifier::from_text(name).unwrap()).collect(),
             profile: None,
@@ -287,7 +315,7 @@ impl Ca {
             &mut SystemRandom,
         )
         .unwrap();
-        let order = Order { state: OrderState::Processing { csr }, ..order };
+        let order = change(Order { state: OrderState::Processing { csr }, ..order });
         let effect = Effect {
             id: EffectId::generate(self.clock_now(), &mut SystemRandom),
             kind: EffectKind::Issue { order: order.id },

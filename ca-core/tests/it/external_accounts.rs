@@ -9,9 +9,9 @@ use ca_core::acme::external_account::{
 use ca_core::acme::order::OrderFailure;
 use ca_core::acme::{
     Account, Admission, AdmissionRefused, AuthorizationState, ChallengeType, ExternalAccountBinding,
-    Identifier, OrderState,
+    Identifier, Order, OrderState,
 };
-use ca_core::id::ExternalAccountId;
+use ca_core::id::{AuthorizationId, ExternalAccountId};
 use ca_core::pkix::public_key::KeyHash;
 use ca_core::policy::{AllowedNames, DirectoryPolicy, NameRefused, NameRule};
 use ca_core::random::SystemRandom;
@@ -270,8 +270,11 @@ async fn trust_is_judged_from_the_row_and_logged_before_the_signature() {
         let account = account(&ca, bound_to).await;
         let (order, effect) = ca.finalized_order(account.id, csr(&names), &names).await;
         let mut held = ca.store.authorization(order.authorizations[0]).await.unwrap().unwrap();
+        held.id = AuthorizationId::generate(ca.clock.now(), &mut SystemRandom);
         held.state = AuthorizationState::Trusted { at: ca.clock.now(), external_account: claimed.id };
-        ca.commit(vec![Change::PutAuthorization(held)], vec![]).await;
+        held.version = Version::NEW;
+        let order = Order { authorizations: vec![held.id], ..ca.order(&order).await };
+        ca.commit(vec![Change::PutAuthorization(held), Change::PutOrder(order.clone())], vec![]).await;
         ca.authority.carry_out(effect).await.unwrap();
         let state = ca.order(&order).await.state;
         assert_eq!(matches!(state, OrderState::Valid { .. }), fine, "{state:?}");

@@ -4,15 +4,18 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use ca_core::acme::challenge::{FailureKind, Proven, ValidationFailure};
-use ca_core::acme::order::{NewOrder, OrderLimits, OrderRejected};
+use ca_core::acme::order::{NewOrder, OrderFailure, OrderLimits, OrderRejected};
+use ca_core::acme::star::Renewing;
 use ca_core::acme::{
-    Admission, Authorization, ChallengeType, DirectoryName, Identifier, Order, OrderStatus,
+    AccountState, Admission, Authorization, AuthorizationState, ChallengeType, DirectoryName, Identifier,
+    Order, OrderState, OrderStatus,
     authorization::{AcceptError, Accepted},
 };
-use ca_core::id::AccountId;
+use ca_core::id::{AccountId, ExternalAccountId};
 use ca_core::policy::{AllowedNames, DirectoryPolicy, SubscriberKeys};
 use ca_core::profile::{ProfileName, RequestedValidity};
 use ca_core::random::SystemRandom;
+use ca_core::store::CertificateId;
 use ca_core::time::Timestamp;
 use proptest::prelude::*;
 
@@ -161,4 +164,77 @@ proptest! {
             prop_assert!(fine, "{} -> {}", before, after);
         }
     }
+}
+
+#[test]
+fn an_order_only_goes_forward() {
+    let at = Timestamp::from_millis(1_795_000_000_000);
+    let (one, other) = ("issuing-1-0a1b2c".parse().unwrap(), "issuing-1-0a1b2d".parse().unwrap());
+    let failure = || OrderFailure::Internal { detail: "no".to_owned() };
+    let renewing = |csr: u8, first, index, certificate: &CertificateId| {
+        let certificate = certificate.clone();
+        OrderState::Renewing(Box::new(Renewing { csr: vec![csr], certificate, first, index, next_at: None }))
+    };
+    let states = [
+        OrderState::Open,
+        OrderState::Processing { csr: vec![1] },
+        OrderState::Processing { csr: vec![2] },
+        OrderState::Valid { certificate: CertificateId::clone(&one) },
+        renewing(1, at, 0, &one),
+        renewing(1, at, 1, &other),
+        renewing(2, at, 1, &other),
+        renewing(1, at.plus(Duration::from_secs(1)), 1, &other),
+        OrderState::Canceled { certificate: one.clone(), at },
+        OrderState::Canceled { certificate: other.clone(), at },
+        OrderState::Stopped { certificate: one.clone(), failure: failure() },
+        OrderState::Stopped { certificate: other.clone(), failure: failure() },
+        OrderState::Failed { failure: failure() },
+    ];
+    let may: Vec<Vec<usize>> = states
+        .iter()
+        .map(|from| (0..states.len()).filter(|to| from.may_become(&states[*to])).collect())
+        .collect();
+    let expected: [&[usize]; 13] = [
+        &[0, 1, 2, 12],
+        &[1, 3, 4, 5, 7, 12],
+        &[2, 3, 6, 12],
+        &[3],
+        &[4, 5, 8, 10],
+        &[5, 9, 11],
+        &[6, 9, 11],
+        &[7, 9, 11],
+        &[8],
+        &[9],
+        &[10],
+        &[11],
+        &[12],
+    ];
+    assert_eq!(may, expected);
+}
+
+#[test]
+fn an_account_or_authorization_that_ended_is_not_revived() {
+    let at = Timestamp::from_millis(1_795_000_000_000);
+    let accounts = [AccountState::Valid, AccountState::Deactivated { at }, AccountState::Revoked { at }];
+    let external_account = ExternalAccountId::generate(at, &mut SystemRandom);
+    let valid = |validated_at| AuthorizationState::Valid { validated_at, by: ChallengeType::Dns01 };
+    let authorizations = [
+        AuthorizationState::Pending,
+        valid(at),
+        valid(at.plus(Duration::from_secs(1))),
+        AuthorizationState::Trusted { at, external_account },
+        AuthorizationState::Invalid { failed_at: at },
+        AuthorizationState::Deactivated { at },
+        AuthorizationState::Revoked { at },
+    ];
+    let may: Vec<Vec<usize>> =
+        accounts.iter().map(|from| (0..3).filter(|to| from.may_become(accounts[*to])).collect()).collect();
+    assert_eq!(may, [vec![0, 1, 2], vec![1], vec![2]]);
+    let may: Vec<Vec<usize>> = authorizations
+        .iter()
+        .map(|from| (0..7).filter(|to| from.may_become(authorizations[*to])).collect())
+        .collect();
+    let expected: [&[usize]; 7] =
+        [&[0, 1, 2, 3, 4, 5, 6], &[1, 5, 6], &[2, 5, 6], &[3, 5, 6], &[4], &[5], &[6]];
+    assert_eq!(may, expected);
 }

@@ -310,13 +310,12 @@ async fn a_verdict_on_an_order_that_was_changed_meanwhile_is_worth_nothing() {
     let ca = Ca::create().await;
     let (_, order, effect) = finalized(&ca).await;
     // As a compromised front end could, once it knows what the service allows.
-    let other =
-        Order { state: OrderState::Processing { csr: csr(&["evil.example"]) }, ..ca.order(&order).await };
+    let other = Order { authorizations: Vec::new(), ..ca.order(&order).await };
     let ca = meanwhile(ca, Change::PutOrder(other)).await;
     let again = ca.authority.carry_out(effect.clone()).await;
     assert!(matches!(again, Err(AuthorityError::Store(StoreError::Conflict))), "{again:?}");
     assert!(logged(&ca).await.is_empty());
     ca.authority.carry_out(effect).await.unwrap();
     let state = ca.order(&order).await.state;
-    assert!(matches!(state, OrderState::Failed { failure: OrderFailure::BadCsr { .. } }), "{state:?}");
+    assert!(matches!(state, OrderState::Failed { failure: OrderFailure::Unauthorized { .. } }), "{state:?}");
 }

@@ -341,9 +341,17 @@ fn section_5_a_renewal_in_its_window_or_after_it_was_asked_for() {
     let certificate = certificate(1, DAY * 90);
     let window = suggested_window(&certificate, &policy);
     let second = Duration::from_secs(1);
-    assert!(!renews_as_asked(&certificate, &policy, &[], window.start.minus(second)));
-    assert!(renews_as_asked(&certificate, &policy, &[], window.start));
-    assert!(renews_as_asked(&certificate, &policy, &[], window.end.plus(DAY)));
+    let names = &certificate.names;
+    assert!(!renews_as_asked(&certificate, names, &policy, &[], window.start.minus(second)));
+    assert!(renews_as_asked(&certificate, names, &policy, &[], window.start));
+    assert!(renews_as_asked(&certificate, names, &policy, &[], window.end.plus(DAY)));
     let pulls = [pull(PullScope::Certificate(certificate.id.clone()))];
-    assert!(renews_as_asked(&certificate, &policy, &pulls, ISSUED.plus(DAY * 2)));
+    assert!(renews_as_asked(&certificate, names, &policy, &pulls, ISSUED.plus(DAY * 2)));
+    let more = [names[0].clone(), Identifier::from_text("more.example.org").unwrap()];
+    assert!(!renews_as_asked(&certificate, &more, &policy, &[], window.start), "a name it does not have");
+    let revoked =
+        CertificateState::Revoked { issued_at: ISSUED, at: ISSUED, reason: RevocationReason::Superseded };
+    let revoked = CertificateFacts { state: revoked, ..certificate.clone() };
+    assert!(window.start >= self::window(&revoked, &policy, &[]).start, "its window has begun");
+    assert!(!renews_as_asked(&revoked, names, &policy, &[], window.start), "its account may have revoked it");
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use ca_core::acme::order::{CancelError, OrderFailure};
 use ca_core::acme::star::{AskedAutoRenewal, AutoRenewalRefused, Renewing};
 use ca_core::acme::{AccountState, AutoRenewal, Order, OrderState, OrderStatus, StarPolicy};
+use ca_core::authority::AuthorityError;
 use ca_core::id::AccountId;
 use ca_core::store::{CertificateId, Role};
 use ca_core::store::{CertificateRecord, CertificateState, Change, Commit, Effect, StoreError, permits};
@@ -162,7 +163,6 @@ proptest! {
 async fn renewed(ca: &Ca) -> (Order, AccountId) {
     let account = ca.account().await;
     let names = ["a.example"];
-    let (order, effect) = ca.finalized_order(account, csr(&names), &names).await;
     let asked = AskedAutoRenewal {
         start: None,
         end: ca.clock_now().plus(24 * HOUR),
@@ -171,8 +171,8 @@ async fn renewed(ca: &Ca) -> (Order, AccountId) {
         certificate_get: false,
     };
     let agreed = star().accept(&asked, ca.clock_now()).unwrap();
-    let order = Order { auto_renewal: Some(agreed), ..ca.order(&order).await };
-    ca.commit(vec![Change::PutOrder(order.clone())], vec![]).await;
+    let renewed = |order| Order { auto_renewal: Some(agreed), ..order };
+    let (order, effect) = ca.finalized_order_with(account, csr(&names), &names, renewed).await;
     ca.authority.carry_out(effect).await.unwrap();
     (ca.order(&order).await, account)
 }
@@ -242,6 +242,25 @@ async fn a_crash_between_reservation_and_certificate_signs_the_same_bytes() {
     let record = certificate(&ca, &renewing(&order).certificate).await;
     assert_eq!((&record.id, &record.tbs), (&reserved[0].id, &reserved[0].tbs));
     assert!(renewing(&order).next_at.is_some_and(|next| next > ca.clock_now()));
+}
+
+#[tokio::test]
+async fn a_key_that_refuses_a_renewal_burns_no_serial_with_each_try() {
+    let ca = Ca::create().await;
+    let (order, _) = renewed(&ca).await;
+    ca.clock.set(renewing(&order).next_at.unwrap());
+    assert_eq!(ca.authority.ask_for_renewals().await.unwrap(), 1);
+    let waiting = effect(&ca).await;
+    ca.keys_refuse.store(true, Ordering::SeqCst);
+    let refused = ca.authority.carry_out(waiting.clone()).await;
+    assert!(matches!(refused, Err(AuthorityError::NotRenewed { .. })), "{refused:?}");
+    let [reserved] = <[_; 1]>::try_from(ca.store.reserved_certificates(10).await.unwrap()).unwrap();
+    ca.clock.advance(Duration::from_secs(30));
+    ca.authority.carry_out(waiting.clone()).await.unwrap_err();
+    ca.keys_refuse.store(false, Ordering::SeqCst);
+    ca.authority.carry_out(waiting).await.unwrap();
+    let order = ca.order(&order).await;
+    assert_eq!(renewing(&order).certificate, reserved.id);
 }
 
 #[tokio::test]
@@ -350,10 +369,10 @@ async fn what_role_acme_writes_of_dates_is_judged_by_the_clock_of_ca() {
     ];
     for forged in forged {
         let account = ca.account().await;
-        let (order, effect) = ca.finalized_order(account, csr(&["a.example"]), &["a.example"]).await;
         let created_at = now.plus(2 * year);
-        let order = Order { auto_renewal: Some(forged), created_at, ..ca.order(&order).await };
-        ca.commit(vec![Change::PutOrder(order.clone())], vec![]).await;
+        let written = |order| Order { auto_renewal: Some(forged), created_at, ..order };
+        let names = ["a.example"];
+        let (order, effect) = ca.finalized_order_with(account, csr(&names), &names, written).await;
         ca.authority.carry_out(effect).await.unwrap();
         let state = ca.order(&order).await.state;
         let refused = matches!(state, OrderState::Failed { failure: OrderFailure::Validity { .. } });

@@ -73,7 +73,8 @@ impl Administration {
                 })?;
                 let pair = PairId::new(account, &name);
                 if !self.unpause_pair(pair, uid).await? {
-                    return Err(not_found("paused name of this account", text));
+                    let missing = not_found("paused name", text);
+                    return Err(Failure { fix: "see `chancery account paused`".to_owned(), ..missing });
                 }
                 vec![name.base().to_string()]
             }

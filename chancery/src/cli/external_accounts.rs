@@ -146,7 +146,7 @@ pub(super) async fn run(data: &DataDir, command: EabCommand, output: &Output) ->
             if output.is_json() {
                 output.show(&forgotten);
             } else {
-                output.say("forgotten; role acme publishes the key that it has within half a minute, or at its next start");
+                output.say("forgotten; role acme publishes the key that it has within ten seconds, or at its next start");
             }
             Ok(())
         }

@@ -160,7 +160,7 @@ pub enum UserRef {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CaSection {
-    /// How many effects (issuances, revocations, CRLs) are carried out at a time.
+    /// How many effects of each kind (issuances, own certificates, revocations, CRLs) are carried out at a time.
     pub effects_at_once: NonZeroUsize,
 }
 

@@ -377,7 +377,7 @@ backdate_minutes = 5
 #min_free_bytes = 67108864
 
 [ca]
-# How many issuances, revocations and CRLs are worked on at a time.
+# How many issuances, revocations, CRLs and own certificates are worked on at a time, of each.
 #effects_at_once = 64
 
 # A service of your own that is asked before each certificate is issued, and may refuse it, shorten its life or label it

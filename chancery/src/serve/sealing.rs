@@ -19,8 +19,8 @@ const FILE: &str = "sealing.key";
 
 /// How often publishing is tried while the store can't be reached.
 const AGAIN: Duration = Duration::from_secs(2);
-/// How often it is looked whether an operator had another key's place cleared.
-const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// How often it is looked whether an operator had the published key forgotten.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 /// Reads role acme's key, or makes it.
 ///
@@ -57,7 +57,8 @@ pub(super) async fn publish(service: Service, settled: Arc<AtomicBool>) {
         match service.publish_sealing_key().await {
             Ok(true) => {
                 settled.store(true, Ordering::Relaxed);
-                return std::future::pending().await;
+                told = false;
+                tokio::time::sleep(LOOK_AGAIN).await;
             }
             Ok(false) => {
                 settled.store(true, Ordering::Relaxed);

@@ -127,6 +127,7 @@ async fn seed(data: &Path) -> Seed {
     let (mut processing, in_use) = order(used.id, ago(300), AuthorizationState::Pending);
     // Old, with a certificate: the order stays, its authorization does not.
     let (mut issued, spent) = order(used.id, ago(200), AuthorizationState::Pending);
+    issued.state = OrderState::Processing { csr: vec![1] };
     // Old, and valid still: its account may revoke by it.
     let valid = AuthorizationState::Valid { validated_at: ago(200), by: ChallengeType::Dns01 };
     let (orphan, mut lasting) = order(used.id, ago(200), valid);

@@ -1,13 +1,19 @@
 //! Roots and issuing CAs that come beside those which serve: relying parties notice nothing but a new chain.
 
+use std::time::Duration;
+
 use e2e::acme::{Client, csr};
 use e2e::chancery::Keys;
 use e2e::clients::KeyType;
 use e2e::deployment::Layout;
+use e2e::eventually;
 use e2e::http01::Http01;
 
 use crate::scene::Scene;
 use crate::verdicts::{Kept, expect_good, expect_revoked};
+
+/// How soon a new CA's CRLs are where its certificates say.
+const TAKEN_UP_WITHIN: Duration = Duration::from_secs(1);
 
 in_every_deployment! {
     a_new_issuing_ca_takes_over_and_the_old_one_is_still_asked,
@@ -31,7 +37,9 @@ fn a_new_issuing_ca_takes_over_and_the_old_one_is_still_asked(layout: Layout, ke
         }
         // At once, so that nothing had time to settle.
         let new = issue(&scene);
-        assert!(new.case.ocsp_url().unwrap().starts_with("http"));
+        // Another process serves them.
+        eventually("the first CRLs to be served", TAKEN_UP_WITHIN, || Ok(new.case.fetch_crls().ok()))
+            .unwrap();
         expect_good(&new.case, &new.issued, None);
         let listed = scene.ca.cli(&["certificate", "list", "--issuer", created["id"].as_str().unwrap()]);
         let listed = listed.unwrap();

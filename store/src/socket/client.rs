@@ -20,7 +20,7 @@ use tokio::time::{sleep, timeout};
 use super::frame::{self, MAX_FRAME, MAX_HELLO};
 use super::{Hello, HelloReply, PROTOCOL, RequestRef, ServerMessage};
 use crate::Metrics;
-use crate::sqlite::{OpenError, SharedStore};
+use crate::sqlite::{Attached, OpenError, SharedStore};
 use crate::waiters::Waiters;
 
 /// How many commits may wait to be sent.
@@ -49,8 +49,9 @@ impl RemoteStore {
     /// If a thread can't be started.
     pub fn connect(data_dir: &Path, role: Role) -> Result<Arc<Self>, OpenError> {
         let metrics = Metrics::default();
-        let client = CommitClient::start(super::path(data_dir), role, metrics.clone());
-        Self::reading(data_dir, client, metrics).map(Arc::new)
+        let attached = Attached::default();
+        let client = CommitClient::start(super::path(data_dir), role, metrics.clone(), attached.clone());
+        Self::reading(data_dir, client, metrics, &attached).map(Arc::new)
     }
 }
 
@@ -89,12 +90,12 @@ struct Outgoing {
 }
 
 impl CommitClient {
-    fn start(path: PathBuf, role: Role, metrics: Metrics) -> Self {
+    fn start(path: PathBuf, role: Role, metrics: Metrics, attached: Attached) -> Self {
         let (link_state, link) = watch::channel(Link::Connecting);
         let hurry = Arc::new(Notify::new());
         let waiters = Waiters::default();
-        let keeper =
-            Keeper { path, role, link: link_state, hurry: Arc::clone(&hurry), waiters: waiters.clone() };
+        let (hurried, woken) = (Arc::clone(&hurry), waiters.clone());
+        let keeper = Keeper { path, role, link: link_state, hurry: hurried, waiters: woken, attached };
         let task = tokio::spawn(keeper.run()).abort_handle();
         Self { link, hurry, waiters, metrics, last_id: AtomicU64::new(0), task }
     }
@@ -163,6 +164,7 @@ struct Keeper {
     link: watch::Sender<Link>,
     hurry: Arc<Notify>,
     waiters: Waiters,
+    attached: Attached,
 }
 
 impl Keeper {
@@ -173,6 +175,8 @@ impl Keeper {
             let down = match self.connect().await {
                 Ok((read, write)) => {
                     let (sender, outgoing) = mpsc::channel(QUEUE);
+                    // Whoever answers here has the store open. Before the first commit can be sent.
+                    self.attached.writer_came();
                     self.link.send_replace(Link::Up(sender));
                     // Changes may have been missed until now.
                     self.waiters.wake_all();

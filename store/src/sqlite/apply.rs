@@ -15,8 +15,8 @@ use super::audit::append;
 use super::certificates::{REVISION, Shard, Transition, reserve, transition};
 use super::recent::{Recent, Written};
 use super::row::{
-    Counters, Document, Outcome, check_hash, conflict_on_constraint, describe, document, first, id_value,
-    order_counter, put_document, signed, stored_version, to_json, unsigned, with_hash,
+    Counters, Document, Failure, Outcome, check_hash, conflict_on_constraint, describe, document, first,
+    id_value, order_counter, put_document, signed, stored_version, to_json, unsigned, with_hash,
 };
 use super::upkeep;
 use super::{external_accounts, renewals};
@@ -151,8 +151,11 @@ fn put_order(transaction: &mut Transaction<'_>, order: Order) -> Outcome<()> {
                 .map(Arc::new),
         },
     };
-    if before.as_ref().is_some_and(|before| before.account != order.account) {
-        return Err(immutable::<Order>(&order, "account"));
+    if let Some(before) = &before {
+        require_same_request(before, &order)?;
+        if !before.state.may_become(&order.state) {
+            return Err(backwards(&order));
+        }
     }
     if order.version == Version::NEW {
         upkeep::account_is_used(connection, order.account)?;
@@ -169,6 +172,30 @@ fn put_order(transaction: &mut Transaction<'_>, order: Order) -> Outcome<()> {
     Ok(())
 }
 
+/// What was asked for with an order never changes: a front end could otherwise redirect or prolong what `ca` renews.
+fn require_same_request(before: &Order, next: &Order) -> Outcome<()> {
+    let what = if before.account != next.account {
+        "account"
+    } else if before.directory != next.directory {
+        "directory"
+    } else if before.identifiers != next.identifiers {
+        "identifiers"
+    } else if before.profile != next.profile {
+        "profile"
+    } else if before.validity != next.validity {
+        "validity"
+    } else if before.replaces != next.replaces {
+        "replaces"
+    } else if before.auto_renewal != next.auto_renewal {
+        "auto_renewal"
+    } else if before.created_at != next.created_at {
+        "created_at"
+    } else {
+        return Ok(());
+    };
+    Err(immutable(next, what))
+}
+
 /// Puts an authorization; whose it is and what it is about never change.
 fn put_authorization(transaction: &mut Transaction<'_>, authorization: Authorization) -> Outcome<()> {
     let connection = transaction.connection;
@@ -178,11 +205,16 @@ fn put_authorization(transaction: &mut Transaction<'_>, authorization: Authoriza
             Some(known) => Some(known),
             None => document::<Authorization>(connection, authorization.id())?.map(Arc::new),
         };
-        if before.is_some_and(|before| {
-            (before.account, &before.identifier, before.wildcard)
-                != (authorization.account, &authorization.identifier, authorization.wildcard)
-        }) {
-            return Err(immutable(&authorization, "account and identifier"));
+        // A version that is behind is a conflict, found below.
+        if let Some(before) = before.filter(|before| before.version == authorization.version) {
+            let about =
+                |row: &Authorization| (row.account, row.identifier.clone(), row.wildcard, row.subdomains);
+            if about(&before) != about(&authorization) {
+                return Err(immutable(&authorization, "account and identifier"));
+            }
+            if !before.state.may_become(authorization.state) {
+                return Err(backwards(&authorization));
+            }
         }
     }
     put_document(connection, authorization)
@@ -199,7 +231,14 @@ fn put_credential(connection: &Connection, credential: Credential) -> Outcome<()
     put_document(connection, credential)
 }
 
-fn immutable<D: Document>(document: &D, what: &str) -> super::row::Failure {
+/// A state that this row can't come to from the one it has.
+pub(super) fn backwards<D: Document>(document: &D) -> Failure {
+    let id = document.id();
+    StoreError::Refused(format!("{} {} can't take this state any more", D::TABLE, describe((&id).into())))
+        .into()
+}
+
+pub(super) fn immutable<D: Document>(document: &D, what: &str) -> Failure {
     let id = document.id();
     StoreError::Refused(format!("{what} of {} {} never change", D::TABLE, describe((&id).into()))).into()
 }

@@ -7,12 +7,14 @@ use ca_core::id::{AccountId, ExternalAccountId, Id};
 use ca_core::store::{Role, StoreError, Version};
 use rusqlite::{Connection, params};
 
+use super::apply::{backwards, immutable};
 use super::damage::{Damage, ahead};
 use super::row::{
     Document, Failure, Outcome, describe, document, id_value, put_document, read_document, role_value,
 };
 
-/// Puts an account. What it is bound to is given when it is inserted, after the binding, and never changes.
+/// Puts an account. What it is bound to is given when it is inserted, after the binding, and never changes, nor does its
+/// directory; one that has ended is never revived.
 pub(super) fn put_account(connection: &Connection, account: Account) -> Outcome<()> {
     if account.version == Version::NEW {
         if let Some(binding) = &account.external_account {
@@ -29,9 +31,17 @@ pub(super) fn put_account(connection: &Connection, account: Account) -> Outcome<
             }
         }
     } else if let Some(stored) = document::<Account>(connection, account.id())?
-        && stored.external_account != account.external_account
+        && stored.version == account.version
     {
-        return Err(refused(format!("what account {} is bound to never changes", account.id)));
+        if stored.external_account != account.external_account {
+            return Err(refused(format!("what account {} is bound to never changes", account.id)));
+        }
+        if stored.directory != account.directory {
+            return Err(immutable(&account, "directory"));
+        }
+        if !stored.state.may_become(account.state) {
+            return Err(backwards(&account));
+        }
     }
     put_document(connection, account)
 }

@@ -30,7 +30,8 @@ use crate::Metrics;
 use crate::permissions::Sharing;
 pub use connection::OpenError;
 pub use integrity::check_copy;
-pub(crate) use read_pool::ReadPool;
+pub(crate) use read_pool::Attached;
+use read_pool::ReadPool;
 use recent::Recent;
 pub use writer::LocalCommits;
 
@@ -123,8 +124,8 @@ impl Writer {
         let commits =
             LocalCommits::start(connection, directory, min_free, Arc::clone(&recent), metrics.clone())
                 .map_err(OpenError::Thread)?;
-        let reads =
-            ReadPool::start(directory, options.readers, metrics.clone()).map_err(OpenError::Thread)?;
+        let reads = ReadPool::start(directory, options.readers, metrics.clone(), &Attached::default())
+            .map_err(OpenError::Thread)?;
         Ok(Arc::new(SharedStore { reads, commits, recent: Some(recent), metrics, damage: Arc::default() }))
     }
 }
@@ -142,9 +143,16 @@ impl SqliteStore {
 impl<C: Commits> SharedStore<C> {
     /// Reads the store in a data directory without ever writing it, and commits through `commits`.
     ///
-    /// The database need not exist yet: reads answer [`ca_core::store::StoreError::Busy`] until it does.
-    pub(crate) fn reading(directory: &Path, commits: C, metrics: Metrics) -> Result<Self, OpenError> {
-        let reads = ReadPool::start(directory, READERS, metrics.clone()).map_err(OpenError::Thread)?;
+    /// The database need not exist yet: reads answer [`ca_core::store::StoreError::Busy`] until it does. `attached` is
+    /// told whenever a writer came.
+    pub(crate) fn reading(
+        directory: &Path,
+        commits: C,
+        metrics: Metrics,
+        attached: &Attached,
+    ) -> Result<Self, OpenError> {
+        let reads =
+            ReadPool::start(directory, READERS, metrics.clone(), attached).map_err(OpenError::Thread)?;
         Ok(Self { reads, commits, recent: None, metrics, damage: Arc::default() })
     }
 }

@@ -2,7 +2,7 @@
 
 use ca_core::acme::pause::{Failing, PairId};
 use ca_core::acme::rate_limit::{ArrivalTime, Bound, Bucket, Claim};
-use ca_core::acme::{Account, Authorization, Order, OrderState};
+use ca_core::acme::{Account, AccountState, Authorization, Order, OrderState};
 use ca_core::id::{AccountId, Id};
 use ca_core::store::{Prune, StoreError, Version};
 use ca_core::time::Timestamp;
@@ -81,18 +81,21 @@ pub(super) fn forget_failing(connection: &Connection, pair: PairId) -> Outcome<(
     delete::<Failing>(connection, pair_value(pair))
 }
 
-/// Puts an account. A new one that is bound to nothing is unused until it places an order.
+/// Puts an account. A new one that is bound to nothing is unused until it places an order, or ends.
 pub(super) fn put_account(connection: &Connection, account: Account) -> Outcome<()> {
+    let ended = account.state != AccountState::Valid;
     let unused = account.version == Version::NEW && account.external_account.is_none();
-    let id = account.id();
+    let (id, own) = (account.id(), account.id);
     external_accounts::put_account(connection, account)?;
-    if unused {
+    if ended {
+        account_is_used(connection, own)?;
+    } else if unused {
         connection.prepare_cached("INSERT OR IGNORE INTO unused_accounts VALUES (?1)")?.execute([id])?;
     }
     Ok(())
 }
 
-/// An account has placed an order: it is never again unused.
+/// An account has placed an order, or has ended: it is never again unused.
 pub(super) fn account_is_used(connection: &Connection, account: AccountId) -> Outcome<()> {
     let sql = "DELETE FROM unused_accounts WHERE account = ?1";
     connection.prepare_cached(sql)?.execute([account.0.as_bytes()])?;
@@ -125,8 +128,9 @@ pub(super) fn prune(connection: &Connection, counters: &mut Counters, prune: &Pr
         }
         Prune::Accounts(accounts) => {
             for (id, version) in accounts {
+                // It stays, and the others go all the same.
                 if holds_authorizations(connection, *id)? {
-                    return Err(StoreError::Conflict.into());
+                    continue;
                 }
                 let sql = "DELETE FROM unused_accounts WHERE account = ?1";
                 let removed = connection.prepare_cached(sql)?.execute([id.0.as_bytes()])?;
@@ -161,7 +165,7 @@ pub(super) fn prune(connection: &Connection, counters: &mut Counters, prune: &Pr
 }
 
 /// Whether an account has authorizations that may be good for something; one by one, so that each is found by its index.
-fn holds_authorizations(connection: &Connection, account: AccountId) -> Outcome<bool> {
+pub(super) fn holds_authorizations(connection: &Connection, account: AccountId) -> Outcome<bool> {
     for state in ["pending", "valid", "trusted"] {
         let sql = format!("SELECT 1 FROM authorizations WHERE account = ?1 AND state = '{state}' LIMIT 1");
         if connection.prepare_cached(&sql)?.exists([account.0.as_bytes()])? {

@@ -13,7 +13,7 @@ use super::SharedStore;
 use super::damage::{Damage, ahead};
 use super::reads::{one_more, page, row_id};
 use super::row::{Document, Outcome, document, read_document};
-use super::upkeep::{first_at, pair_value, read_bucket};
+use super::upkeep::{first_at, holds_authorizations, pair_value, read_bucket};
 
 /// Documents whose ids lie above `after` and that were made before a time, oldest first: those of the next `limit` rows
 /// that `condition` admits, and where these rows end if others follow.
@@ -126,6 +126,10 @@ impl<C: Commits> UpkeepReads for SharedStore<C> {
             let sql = format!("SELECT {} FROM accounts WHERE id = ?1 LIMIT ?2", Account::COLUMNS);
             let mut rows = Vec::with_capacity(ids.rows.len());
             for id in &ids.rows {
+                // It proved something, and is not deleted: the log of what was deleted does not count it.
+                if holds_authorizations(connection, *id)? {
+                    continue;
+                }
                 let parameters = params![id.0.as_bytes(), ahead(1)];
                 rows.extend(damage.around(connection, &sql, parameters, 1, read_document::<Account>)?);
             }

@@ -4,15 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ca_core::acme::external_account::{ExternalAccount, SealingKeyRecord, Uses};
-use ca_core::acme::renewal::PullScope;
-use ca_core::acme::star::Renewing;
+use ca_core::acme::renewal::{Predecessor, PullScope, RenewalId};
+use ca_core::acme::star::{AutoRenewal, Renewing};
 use ca_core::acme::{
-    Account, AccountState, Authorization, AuthorizationState, ChallengeState, ChallengeType, OrderState,
+    Account, AccountState, Authorization, AuthorizationState, ChallengeState, ChallengeType, Order,
+    OrderState,
 };
 use ca_core::acme::{RenewalPull, Replacement};
 use ca_core::audit::AuditEvent;
 use ca_core::id::{CredentialId, EffectId, OrderId, RenewalPullId};
 use ca_core::pkix::public_key::KeyHash;
+use ca_core::profile::RequestedValidity;
 use ca_core::random::SystemRandom;
 use ca_core::revocation::RevocationReason;
 use ca_core::store::{
@@ -36,6 +38,8 @@ macro_rules! run_battery {
             one_key_has_one_account_in_a_directory
             listings_are_newest_first_and_page_without_gaps
             an_order_comes_with_its_authorizations_in_order
+            what_was_ordered_never_changes
+            what_has_ended_is_never_revived
             orders_are_counted_by_state
             processing_authorizations_are_found_oldest_first
             valid_authorizations_are_found_by_what_they_cover
@@ -865,4 +869,72 @@ pub async fn what_renewal_is_decided_by_comes_from_one_row(store: TheStore) {
         Origin::Credential(_) | Origin::Issuer(_) => None,
     };
     assert_eq!(facts.account, account);
+}
+
+pub async fn what_was_ordered_never_changes(store: TheStore) {
+    let account = account(NOW);
+    let (order, authorizations) = order(account.id, &["a.example"], NOW);
+    let agreed = AutoRenewal {
+        start: None,
+        end: after(86_400),
+        lifetime_seconds: 3600,
+        adjust_seconds: 1800,
+        certificate_get: false,
+    };
+    let mut order = Order { auto_renewal: Some(agreed), ..order };
+    store.commit(put_order(&order, &authorizations)).await.unwrap();
+    order.version = Version(1);
+    let validity = RequestedValidity { not_after: Some(after(60)), ..order.validity };
+    let elsewhere = "lab".to_owned().try_into().unwrap();
+    let prolonged = Some(AutoRenewal { end: after(2 * 86_400), ..agreed });
+    let replaced = certificate("issuing-1", 0, &[]).id;
+    let named = RenewalId { key_identifier: vec![1; 20], serial: replaced.serial };
+    let predecessor = Predecessor { certificate: replaced, named, as_asked: false };
+    for changed in [
+        Order { account: crate::fixtures::account(NOW).id, ..order.clone() },
+        Order { directory: elsewhere, ..order.clone() },
+        Order { identifiers: vec![name("b.example")], ..order.clone() },
+        Order { profile: "tls-client".to_owned().try_into().unwrap(), ..order.clone() },
+        Order { validity, ..order.clone() },
+        Order { replaces: Some(predecessor), ..order.clone() },
+        Order { auto_renewal: prolonged, ..order.clone() },
+        Order { auto_renewal: None, ..order.clone() },
+        Order { created_at: after(1), ..order.clone() },
+    ] {
+        let refused = store.commit(change(Change::PutOrder(changed))).await;
+        assert!(matches!(refused, Err(StoreError::Refused(_))), "{refused:?}");
+    }
+    let annotated = Order { expires_at: after(7), authorizations: Vec::new(), ..order };
+    store.commit(change(Change::PutOrder(annotated))).await.unwrap();
+}
+
+pub async fn what_has_ended_is_never_revived(store: TheStore) {
+    let refused = async |revived: Change| {
+        let refused = store.commit(change(revived)).await;
+        assert!(matches!(refused, Err(StoreError::Refused(_))), "{refused:?}");
+    };
+    let mut account = account(NOW);
+    store.commit(change(Change::PutAccount(account.clone()))).await.unwrap();
+    account.version = Version(1);
+    let elsewhere = "lab".to_owned().try_into().unwrap();
+    refused(Change::PutAccount(Account { directory: elsewhere, ..account.clone() })).await;
+    store.commit(change(Change::PutAccount(account.deactivated(after(1))))).await.unwrap();
+    account.version = Version(2);
+    refused(Change::PutAccount(account.clone())).await;
+
+    let (mut order, mut authorizations) = order(account.id, &["a.example"], NOW);
+    store.commit(put_order(&order, &authorizations)).await.unwrap();
+    let mut authorization = authorizations.remove(0);
+    authorization.version = Version(1);
+    refused(Change::PutAuthorization(Authorization { subdomains: true, ..authorization.clone() })).await;
+    store.commit(change(Change::PutAuthorization(authorization.revoked(after(1))))).await.unwrap();
+    authorization.version = Version(2);
+    refused(Change::PutAuthorization(authorization)).await;
+
+    order.version = Version(1);
+    order.state = OrderState::Processing { csr: vec![1] };
+    store.commit(change(Change::PutOrder(order.clone()))).await.unwrap();
+    order.version = Version(2);
+    refused(Change::PutOrder(Order { state: OrderState::Open, ..order.clone() })).await;
+    refused(Change::PutOrder(Order { state: OrderState::Processing { csr: vec![2] }, ..order })).await;
 }

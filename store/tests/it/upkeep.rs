@@ -138,8 +138,8 @@ async fn unused_accounts_are_bounded_until_they_order_something() {
     assert_eq!(unused.rows.iter().map(|account| account.id).collect::<Vec<_>>(), [first.id]);
     assert!(store.unused_accounts_made_before(NOW, None, 10).await.unwrap().rows.is_empty());
 
-    let (order, authorizations) = order(first.id, &["a.example"], NOW);
-    store.commit(put_order(&order, &authorizations)).await.unwrap();
+    let (order, _) = order(first.id, &["a.example"], NOW);
+    store.commit(put_order(&order, &[])).await.unwrap();
     assert!(store.unused_accounts_made_before(after(9), None, 10).await.unwrap().rows.is_empty());
     store.commit(create(&second)).await.unwrap();
     // One that has ordered something is not deleted.
@@ -258,6 +258,9 @@ async fn old_orders_are_listed_in_pages_without_those_that_have_a_certificate() 
     let mut open = Vec::new();
     for second in 0..10 {
         let (mut order, authorizations) = order(account.id, &["a.example"], after(second));
+        if second % 3 != 0 {
+            order.state = OrderState::Processing { csr: vec![1] };
+        }
         store.commit(put_order(&order, &authorizations)).await.unwrap();
         if second % 3 == 0 {
             open.push(order.id);
@@ -290,6 +293,7 @@ async fn dead_orders_and_authorizations_go_and_others_do_not() {
     let account = stored(&*store).await;
     let (mut dead, dead_names) = order(account.id, &["a.example"], NOW);
     let (mut valid, valid_names) = order(account.id, &["b.example"], NOW);
+    valid.state = OrderState::Processing { csr: vec![1] };
     for (order, names) in [(&dead, &dead_names), (&valid, &valid_names)] {
         store.commit(put_order(order, names)).await.unwrap();
     }
@@ -353,12 +357,32 @@ async fn an_account_that_holds_an_authorization_is_not_deleted() {
     let account = stored(&*store).await;
     let mut held = authorization(account.id, "a.example", NOW);
     store.commit(change(Change::PutAuthorization(held.clone()))).await.unwrap();
-    let prune = || store.commit(change(Change::Prune(Prune::Accounts(vec![(account.id, Version(1))]))));
-    assert_eq!(prune().await, Err(StoreError::Conflict));
+    let other = stored(&*store).await;
+    let listed = store.unused_accounts_made_before(after(9), None, 10).await.unwrap().rows;
+    assert_eq!(listed.iter().map(|account| account.id).collect::<Vec<_>>(), [other.id]);
+    let rows = vec![(account.id, Version(1)), (other.id, Version(1))];
+    let prune = || store.commit(change(Change::Prune(Prune::Accounts(rows.clone()))));
+    prune().await.unwrap();
+    assert!(store.account(account.id).await.unwrap().is_some());
+    assert_eq!(store.account(other.id).await, Ok(None), "the others go all the same");
     held.version = Version(1);
     held.state = AuthorizationState::Invalid { failed_at: NOW };
     store.commit(change(Change::PutAuthorization(held))).await.unwrap();
     prune().await.unwrap();
+    assert_eq!(store.account(account.id).await, Ok(None));
+}
+
+#[tokio::test]
+async fn an_account_that_ends_is_no_longer_unused() {
+    let direct = Direct::open();
+    let store = direct.as_store();
+    let mut account = stored(&*store).await;
+    account.version = Version(1);
+    let bound = || change(Change::RequireBound(Bound::UnusedAccounts { below: 1 }));
+    assert_eq!(store.commit(bound()).await, Err(StoreError::Bounded("max_unused_accounts".to_owned())));
+    store.commit(change(Change::PutAccount(account.deactivated(after(1))))).await.unwrap();
+    store.commit(bound()).await.unwrap();
+    assert!(store.unused_accounts_made_before(after(9), None, 10).await.unwrap().rows.is_empty());
 }
 
 #[tokio::test]
@@ -366,6 +390,11 @@ async fn the_migration_finds_the_accounts_that_never_ordered() {
     let direct = Direct::open();
     let store = direct.as_store();
     let (unused, used) = (stored(&*store).await, stored(&*store).await);
+    let ended = account(NOW).deactivated(after(1));
+    store.commit(change(Change::PutAccount(ended))).await.unwrap();
+    let external = external_account(NOW, Uses::Many);
+    store.commit(change(Change::PutExternalAccount(Box::new(external.clone())))).await.unwrap();
+    store.commit(bind(&external, Version(1), &account(NOW))).await.unwrap();
     let (order, authorizations) = order(used.id, &["a.example"], NOW);
     store.commit(put_order(&order, &authorizations)).await.unwrap();
     drop(store);

@@ -205,15 +205,21 @@ async fn the_authority_refuses_another_key_by_itself() {
     let order = scene.proven(&device).await;
     scene.ca.stop_authority();
     let names = [permanent_identifier("7")];
-    scene.client.finalize(&order, &csr(&device.key, &names, None)).await;
-    // What a front end that was taken over could write: the same order with another CSR.
+    // What a front end that was taken over could write: a CSR with another key.
     let id = order.location().rsplit('/').next().unwrap().parse().unwrap();
     let (mut stored, authorizations) = scene.ca.store.order(id).await.unwrap().unwrap();
     assert!(matches!(authorizations[0].state, AuthorizationState::Valid { .. }));
     assert!(authorizations[0].attested_key().is_some());
     stored.state = ca_core::acme::OrderState::Processing { csr: csr(&YubiKey::new(7).key, &names, None) };
     let changes = vec![ca_core::store::Change::PutOrder(stored)];
-    scene.ca.store.commit(ca_core::store::Commit { changes, ..Default::default() }).await.unwrap();
+    let effects = vec![ca_core::store::Effect {
+        id: ca_core::id::EffectId::generate(
+            ca_core::time::Clock::now(&*scene.ca.clock),
+            &mut ca_core::random::SystemRandom,
+        ),
+        kind: ca_core::store::EffectKind::Issue { order: id },
+    }];
+    scene.ca.store.commit(ca_core::store::Commit { changes, effects, ..Default::default() }).await.unwrap();
     scene.ca.start_authority();
     let decided = loop {
         let answer = scene.client.read(order.location()).await;

@@ -73,6 +73,22 @@ async fn section_4_2_a_record_made_with_the_account_s_former_key_goes_on_to_serv
 }
 
 #[tokio::test]
+async fn section_4_2_the_eight_newest_former_keys_are_kept() {
+    let ca = Ca::with(offering()).await;
+    let mut client = ca.client().await;
+    let mut former = Vec::new();
+    for _ in 0..10 {
+        former.push(client.key.thumbprint());
+        let key = Key::p256();
+        assert_eq!(change(&client, &key, |_, _| {}).await.status, 200);
+        client.key = key;
+    }
+    let id = client.kid.as_ref().unwrap().rsplit('/').next().unwrap().parse().unwrap();
+    let kept = ca.store.account(id).await.unwrap().unwrap().former_keys;
+    assert_eq!(kept.iter().map(ToString::to_string).collect::<Vec<_>>(), former[2..]);
+}
+
+#[tokio::test]
 async fn section_4_1_an_authorization_ends_when_its_record_does() {
     let ca = Ca::with(offering()).await;
     let client = ca.client().await;

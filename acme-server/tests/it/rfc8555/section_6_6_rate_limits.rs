@@ -228,6 +228,29 @@ async fn rfc9773_5_a_renewal_in_its_window_is_not_counted() {
 }
 
 #[tokio::test]
+async fn rfc9773_5_who_revokes_a_certificate_is_counted_when_it_is_replaced() {
+    let ca = limited(LimitsConfig { new_orders_per_account: some("1/1h"), ..LimitsConfig::default() }).await;
+    let client = ca.client().await;
+    let issued = ca.issue(&client, &["a.example"]).await;
+    let der = from_pem(&client.read(issued.text("certificate")).await.body).remove(0);
+    assert_eq!(client.revoke(&der, Some(4)).await.status, 200);
+    let replacing = json!({"identifiers": identifiers(&["a.example"]), "replaces": identifier(&der)});
+    refusal(&client.post(&client.resource("newOrder"), &replacing).await, "new_orders_per_account");
+}
+
+#[tokio::test]
+async fn an_order_of_an_account_that_is_known_to_have_used_up_its_limit_is_not_looked_into() {
+    let ca = limited(LimitsConfig { new_orders_per_account: some("1/1h"), ..LimitsConfig::default() }).await;
+    let client = ca.client().await;
+    let url = client.resource("newOrder");
+    let unplaceable = json!({"identifiers": identifiers(&["a.example"]), "profile": "none"});
+    client.post(&url, &unplaceable).await.assert_problem(400, "invalidProfile");
+    assert_eq!(client.new_order(&["a.example"]).await.status, 201);
+    refusal(&client.new_order(&["a.example"]).await, "new_orders_per_account");
+    refusal(&client.post(&url, &unplaceable).await, "new_orders_per_account");
+}
+
+#[tokio::test]
 async fn failed_validations_of_a_name_close_it_to_that_account_for_a_while() {
     let ca =
         limited(LimitsConfig { failed_validations_per_name: some("2/1h"), ..LimitsConfig::default() }).await;

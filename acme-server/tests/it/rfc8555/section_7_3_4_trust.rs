@@ -146,3 +146,17 @@ async fn a_trusted_account_may_revoke_what_others_got_for_its_names() {
     let revoked = client.revoke(&certificate, None).await;
     assert_eq!(revoked.status, 200, "{revoked:?}");
 }
+
+#[tokio::test]
+async fn trust_that_was_withdrawn_revokes_nothing() {
+    let ca = Ca::new().await;
+    let owner = ca.client().await;
+    let issued = ca.issue(&owner, &["a.example"]).await;
+    let chain = owner.read(issued.text("certificate")).await;
+    let certificate = crate::support::client::from_pem(&chain.body).remove(0);
+    let eab = ca.external(trusted(&["a.example"]), |_| {}).await;
+    let client = ca.bound_client(&eab).await;
+    client.new_order(&["a.example"]).await;
+    ca.revoke_external(&eab).await;
+    client.revoke(&certificate, None).await.assert_problem(403, "unauthorized");
+}

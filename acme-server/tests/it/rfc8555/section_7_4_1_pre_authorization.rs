@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use acme_server::config::Config;
+use ca_core::time::{Clock, Timestamp};
 use serde_json::json;
 
 use crate::support::{Answer, Ca, Client, open_config};
@@ -48,6 +49,20 @@ async fn an_authorization_serves_for_as_long_as_configured() {
     assert_eq!(client.new_order(&["a.example"]).await.text("status"), "ready");
     assert_eq!(client.new_order(&["*.a.example"]).await.text("status"), "pending");
     ca.clock.advance(Duration::from_mins(61));
+    assert_eq!(client.new_order(&["a.example"]).await.text("status"), "pending");
+}
+
+#[tokio::test]
+async fn an_authorization_that_is_about_to_end_serves_no_further_order() {
+    let ca = Ca::with(Config { authorization_reuse_seconds: 30 * 86_400, ..open_config() }).await;
+    let client = ca.client().await;
+    let placed = client.new_order(&["a.example"]).await;
+    ca.authorize(&client, &placed).await;
+    let authorization = client.read(&placed.list("authorizations")[0]).await;
+    let end = Timestamp::from_rfc3339(authorization.text("expires")).unwrap();
+    ca.clock.advance(end.since(ca.clock.now()).saturating_sub(Duration::from_mins(61)));
+    assert_eq!(client.new_order(&["a.example"]).await.text("status"), "ready");
+    ca.clock.advance(Duration::from_mins(2));
     assert_eq!(client.new_order(&["a.example"]).await.text("status"), "pending");
 }
 

@@ -150,3 +150,16 @@ async fn a_plain_order_has_no_such_certificate() {
     client.read(&star).await.assert_problem(404, "malformed");
     client.get(&star).await.assert_problem(404, "malformed");
 }
+
+#[tokio::test]
+async fn section_3_4_the_public_url_opens_no_page_about_the_order() {
+    let ca = Ca::with(offering()).await;
+    let client = ca.client().await;
+    let page = |order: &Answer| {
+        order.text("star-certificate").replace("/star-certificate/", "/order/") + "/explanation"
+    };
+    let own = issued(&ca, &client, asked(&ca)).await;
+    assert_eq!(client.get(&page(&own)).await.status, 200);
+    let public = issued(&ca, &client, open_to_all(&ca)).await;
+    client.get(&page(&public)).await.assert_problem(404, "malformed");
+}

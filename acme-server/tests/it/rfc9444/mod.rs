@@ -85,3 +85,32 @@ async fn section_4_4_where_it_is_not_offered_each_name_is_proven_itself() {
     let offered = Ca::with(offering()).await.client().await;
     assert_eq!(offered.directory["meta"]["subdomainAuthAllowed"], json!(true));
 }
+
+#[tokio::test]
+async fn section_4_1_a_held_authorization_is_looked_for_near_the_name_or_where_the_client_says() {
+    let ca = Ca::with(offering()).await;
+    let client = ca.client().await;
+    let identifier = json!({"type": "dns", "value": "example.org", "subdomainAuthAllowed": true});
+    let made = client.post(&client.resource("newAuthz"), &json!({ "identifier": identifier })).await;
+    prove(&ca, &client, made.location()).await;
+    let (near, far) = ("h.g.f.e.d.c.b.a.example.org", "i.h.g.f.e.d.c.b.a.example.org");
+    assert_eq!(client.new_order(&[near]).await.text("status"), "ready");
+    assert_eq!(client.new_order(&[far]).await.text("status"), "pending");
+    let named = json!([{"type": "dns", "value": far, "ancestorDomain": "example.org"}]);
+    assert_eq!(order(&client, named).await.text("status"), "ready");
+}
+
+#[tokio::test]
+async fn who_is_authorized_for_a_domain_may_revoke_what_others_got_below_it() {
+    let ca = Ca::with(offering()).await;
+    let (owner, client) = (ca.client().await, ca.client().await);
+    let issued = ca.issue(&owner, &["a.b.example.org", "*.example.org"]).await;
+    let chain = owner.read(issued.text("certificate")).await;
+    let certificate = crate::support::client::from_pem(&chain.body).remove(0);
+    client.revoke(&certificate, None).await.assert_problem(403, "unauthorized");
+    let identifier = json!({"type": "dns", "value": "example.org", "subdomainAuthAllowed": true});
+    let made = client.post(&client.resource("newAuthz"), &json!({ "identifier": identifier })).await;
+    prove(&ca, &client, made.location()).await;
+    let revoked = client.revoke(&certificate, None).await;
+    assert_eq!(revoked.status, 200, "{revoked:?}");
+}

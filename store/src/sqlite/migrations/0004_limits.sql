@@ -19,11 +19,15 @@ CREATE TABLE failing (
 CREATE INDEX failing_account ON failing (account, id);
 CREATE INDEX failing_paused ON failing (id) WHERE paused = 1;
 
--- An index over accounts that never placed an order and are bound to nothing, not a source: a listing reads the account.
+-- An index over valid accounts that never placed an order and are bound to nothing, not a source: a listing reads the
+-- account.
 CREATE TABLE unused_accounts (
     account BLOB NOT NULL PRIMARY KEY
 ) STRICT, WITHOUT ROWID;
 INSERT INTO unused_accounts
-    SELECT id FROM accounts WHERE NOT EXISTS (SELECT 1 FROM orders WHERE orders.account = accounts.id);
+    SELECT id FROM accounts
+    WHERE state = 'valid'
+        AND CASE WHEN json_valid(body) THEN json_extract(body, '$.external_account.id') END IS NULL
+        AND NOT EXISTS (SELECT 1 FROM orders WHERE orders.account = accounts.id);
 
 CREATE INDEX authorizations_pending ON authorizations (account, id) WHERE state = 'pending';
