@@ -1,36 +1,30 @@
 //! `chancery doctor`: looks at everything that can be wrong, and says what to do about each.
 
+mod authority;
+mod network;
+
 use std::fs;
 use std::io::ErrorKind;
-use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
-use ca_core::authority::require_issuer;
-use ca_core::issuance::is_loopback_url;
-use ca_core::pkix::certificate::CaCertificate;
-use ca_core::store::{
-    AuthorityReads, CrlSummary, IssuerKind, IssuerRecord, IssuerState, Role, Store, StoreError,
-};
-use ca_core::time::{Clock, SystemClock, Timestamp};
+use ca_core::store::{AuthorityReads, IssuerKind, IssuerRecord, IssuerState, Role, StoreError};
+use ca_core::time::{Clock, SystemClock};
 use nix::sys::statvfs::statvfs;
 use nix::unistd::Uid;
 use serde::Serialize;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use crate::admin::client::Client;
 use crate::admin::{Answer, Request};
 use crate::cli::output::{Output, Tone};
-use crate::config::{Config, LogFormat, host};
+use crate::config::{Config, LogFormat};
 use crate::data::{DataDir, user_name};
 use crate::failure::{Code, Failure};
-use crate::listen::sockets;
-use crate::policy_hook::{PolicyMetrics, Silence, Webhook};
 use crate::{logging, open};
+use authority::{ca_certificates, clock, crls, directories};
+use network::{policy, ports, ready, urls};
 
 /// How long a connection that is tried may take.
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
@@ -368,110 +362,6 @@ fn not_checked(error: StoreError, report: &mut Report) {
     }
 }
 
-/// Whether each ACME directory has the issuing CA that it names.
-fn directories(config: &Config, issuers: &[IssuerRecord], report: &mut Report) {
-    // Said already: nothing issues.
-    let Some(policies) = config.authority().ok().map(|authority| authority.directories) else { return };
-    if issuers.is_empty() {
-        return;
-    }
-    let bad: Vec<String> = policies
-        .iter()
-        .filter_map(|policy| require_issuer(policy, issuers).err())
-        .map(|error| error.to_string())
-        .collect();
-    if bad.is_empty() {
-        report.ok("directories", format!("{} known", policies.len()));
-    } else {
-        report.fail(
-            "directories",
-            bad.join("; "),
-            "name an active issuing CA, or leave the key out for the newest: `chancery issuer list`",
-        );
-    }
-}
-
-/// Whether the certificates of active CAs are valid now.
-fn ca_certificates(issuers: &[IssuerRecord], now: Timestamp, report: &mut Report) {
-    let mut bad = Vec::new();
-    for issuer in issuers.iter().filter(|issuer| issuer.state == IssuerState::Active) {
-        let newest = issuer.certificates.first().map(|certificate| CaCertificate::from_der(&certificate.der));
-        match newest {
-            None => bad.push(format!("{} has no certificate", issuer.id)),
-            Some(Err(error)) => bad.push(format!("{}: {error}", issuer.id)),
-            Some(Ok(certificate)) if certificate.not_after < now => {
-                bad.push(format!("the certificate of {} expired {}", issuer.id, certificate.not_after));
-            }
-            Some(Ok(certificate)) if now < certificate.not_before => {
-                bad.push(format!("the certificate of {} begins {}", issuer.id, certificate.not_before));
-            }
-            Some(Ok(_)) => {}
-        }
-    }
-    if bad.is_empty() {
-        report.ok("issuers", format!("{} known", issuers.len()));
-    } else {
-        report.fail(
-            "issuers",
-            bad.join("; "),
-            "check the clock; a CA whose certificate expired issues nothing any more, so make a new one",
-        );
-    }
-}
-
-async fn clock(store: &dyn Store, report: &mut Report) {
-    let now = SystemClock.now();
-    match store.newest_event_at().await {
-        Ok(Some(newest)) if now < newest => report.fail(
-            "clock",
-            format!("the clock says {now}, but the store holds an event of {newest}"),
-            "set the clock; `timedatectl` says whether it is synchronised",
-        ),
-        Ok(_) => report.ok("clock", format!("{now}, not behind the store")),
-        Err(error) => report.failure("clock", crate::admin::execute::store_failure(error)),
-    }
-}
-
-async fn crls(store: &dyn Store, issuers: &[IssuerRecord], report: &mut Report) {
-    let crls = match store.crl_summaries().await {
-        Ok(crls) => crls,
-        Err(error) => return report.failure("crls", crate::admin::execute::store_failure(error)),
-    };
-    freshness(&crls, issuers, SystemClock.now(), report);
-}
-
-fn freshness(crls: &[CrlSummary], issuers: &[IssuerRecord], now: Timestamp, report: &mut Report) {
-    let mut bad = Vec::new();
-    let mut late = Vec::new();
-    for issuer in issuers {
-        for shard in 0..issuer.shards {
-            match crls.iter().find(|crl| crl.issuer == issuer.id && crl.shard == shard) {
-                None => bad.push(format!("{}/{shard} was never published", issuer.id)),
-                Some(crl) if crl.next_update < now => {
-                    bad.push(format!("{}/{shard} ended {}", issuer.id, crl.next_update))
-                }
-                Some(crl) if now < crl.this_update => {
-                    bad.push(format!("{}/{shard} begins in the future, {}", issuer.id, crl.this_update))
-                }
-                Some(crl) => {
-                    let life = crl.next_update.since(crl.this_update);
-                    if crl.next_update.since(now) < life / 4 {
-                        late.push(format!("{}/{shard} ends {}", issuer.id, crl.next_update));
-                    }
-                }
-            }
-        }
-    }
-    let fix = "check the clock, and start `chancery serve` with roles ca and crl; if they run, look at the log of role ca";
-    if !bad.is_empty() {
-        report.fail("crls", bad.join("; "), fix);
-    } else if !late.is_empty() {
-        report.warn("crls", late.join("; "), fix);
-    } else {
-        report.ok("crls", format!("{} are fresh", crls.len()));
-    }
-}
-
 async fn keys(data: &DataDir, config: &Config, issuers: &[IssuerRecord], report: &mut Report) {
     // Opening would make what is missing, and a look must change nothing.
     if config.keys.backend == hsm::BackendKind::Software && !holds_anything(&data.keys()) {
@@ -502,131 +392,6 @@ fn holds_anything(directory: &Path) -> bool {
     // One that this user can't read is told of by who opens it.
     fs::read_dir(directory)
         .map_or_else(|error| error.kind() != ErrorKind::NotFound, |mut entries| entries.next().is_some())
-}
-
-async fn urls(config: &Config, issuers: &[IssuerRecord], report: &mut Report) {
-    let trial = issuers.iter().any(|issuer| issuer.trial);
-    let urls = config.urls();
-    if urls.is_loopback() && !trial {
-        report.fail(
-            "urls",
-            "pki.public_url leads to this machine only, so nothing is issued",
-            "set it to an http URL that relying parties can reach",
-        );
-    }
-    if is_loopback_url(&config.acme.public_url) && !trial {
-        report.warn(
-            "urls",
-            "acme.public_url leads to this machine only",
-            "set it to the URL that ACME clients use",
-        );
-    }
-    let mut seen = Vec::new();
-    for url in [&config.acme.public_url, &urls.crl, &urls.ocsp] {
-        let Some(host) = host(url) else { continue };
-        if seen.contains(&host) {
-            continue;
-        }
-        let looked_up =
-            tokio::time::timeout(CONNECT_WITHIN, tokio::net::lookup_host((host.as_str(), 0))).await;
-        let resolves = matches!(looked_up, Ok(Ok(_)));
-        drop(looked_up);
-        if resolves {
-            report.ok("urls", format!("{host} resolves"));
-        } else {
-            report.warn("urls", format!("{host} does not resolve here"), "add it to DNS");
-        }
-        seen.push(host);
-    }
-}
-
-async fn ports(config: &Config, server: Option<&Value>, report: &mut Report) {
-    let listen = &config.listen;
-    let mut addresses = vec![("acme", listen.acme), ("metrics", listen.metrics)];
-    match (listen.ocsp, listen.crl) {
-        (None, None) => addresses.push(("pki", listen.pki)),
-        (ocsp, crl) => {
-            addresses.extend([("ocsp", ocsp.unwrap_or(listen.pki)), ("crl", crl.unwrap_or(listen.pki))])
-        }
-    }
-    for (name, address) in addresses {
-        if server.is_none() {
-            match sockets::probe(name, address) {
-                Ok(()) => report.ok("ports", format!("listen.{name} {address} is free")),
-                Err(failure) => report.failure("ports", failure),
-            }
-            continue;
-        }
-        let target = reachable(address);
-        match tokio::time::timeout(CONNECT_WITHIN, TcpStream::connect(target)).await {
-            Ok(Ok(_)) => report.ok("ports", format!("listen.{name} {address} answers")),
-            _ => report.warn(
-                "ports",
-                format!("nothing answers at listen.{name} {address}"),
-                "check that the process with this role runs, and that it was started with the same configuration",
-            ),
-        }
-    }
-}
-
-/// Whether the policy service, if one is configured, can be reached from here. It is asked nothing.
-async fn policy(data: &DataDir, config: &Config, report: &mut Report) {
-    let Some(section) = &config.policy.webhook else { return };
-    let hook = match Webhook::open(section, data.path(), Arc::new(SystemClock), PolicyMetrics::default()) {
-        Ok(hook) => hook,
-        Err(failure) => return report.failure("policy", failure),
-    };
-    match hook.reach().await {
-        Ok(address) => report.ok("policy", format!("{} answers at {address}", section.url)),
-        Err(failure) => {
-            let fix = "start the policy service, or correct policy.webhook; see docs/POLICY-WEBHOOK.md";
-            match section.on_failure {
-                Silence::Refuse => report.fail("policy", format!("{failure}: nothing is issued"), fix),
-                Silence::Allow => report.warn("policy", format!("{failure}: orders go on unjudged"), fix),
-            }
-        }
-    }
-}
-
-/// Where a listener on all addresses can be reached from here.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    let ip = match address {
-        SocketAddr::V4(v4) if v4.ip().is_unspecified() => std::net::Ipv4Addr::LOCALHOST.into(),
-        SocketAddr::V6(v6) if v6.ip().is_unspecified() => std::net::Ipv6Addr::LOCALHOST.into(),
-        other => other.ip(),
-    };
-    SocketAddr::new(ip, address.port())
-}
-
-/// Asks the running server which roles are ready: OCSP's freshness is known there only.
-async fn ready(metrics: SocketAddr, report: &mut Report) {
-    let asked = tokio::time::timeout(CONNECT_WITHIN * 4, fetch_ready(reachable(metrics))).await;
-    let Ok(Ok(answer)) = asked else {
-        return report.warn(
-            "ready",
-            format!("http://{metrics}/readyz does not answer"),
-            "check listen.metrics",
-        );
-    };
-    let roles = answer.get("roles").and_then(Value::as_object);
-    for (role, state) in roles.into_iter().flatten() {
-        match state.get("missing").and_then(Value::as_str) {
-            None => report.ok("ready", format!("role {role}")),
-            Some(missing) => {
-                report.fail("ready", format!("role {role}: {missing}"), "look at the log of that role")
-            }
-        }
-    }
-}
-
-async fn fetch_ready(address: SocketAddr) -> std::io::Result<Value> {
-    let mut stream = TcpStream::connect(address).await?;
-    let request = format!("GET /readyz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await?;
-    let mut text = String::new();
-    stream.take(64 * 1024).read_to_string(&mut text).await?;
-    let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-    Ok(serde_json::from_str(body.trim())?)
 }
 
 #[cfg(test)]

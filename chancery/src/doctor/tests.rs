@@ -2,6 +2,7 @@
 
 use ca_core::signing::KeyAlgorithm;
 
+use super::authority::freshness;
 use super::*;
 use crate::config::template::{Keys, Purpose};
 use crate::setup::{self, Init};

@@ -12,13 +12,22 @@ const EVERY: Duration = Duration::from_secs(1);
 
 /// Asks until `stop` says so.
 pub async fn run(authority: Arc<Authority>, mut stop: watch::Receiver<bool>) {
+    let mut complaint = String::new();
     while !*stop.borrow() {
         let pass = async {
-            match authority.ask_for_renewals().await {
-                Ok(0) => {}
-                Ok(asked) => tracing::debug!(asked, "short-term certificates are due"),
-                Err(error) => tracing::warn!(%error, "short-term certificates can't be asked for now"),
+            let said = match authority.ask_for_renewals().await {
+                Ok(0) => String::new(),
+                Ok(asked) => {
+                    tracing::debug!(asked, "short-term certificates are due");
+                    String::new()
+                }
+                Err(error) => error.to_string(),
+            };
+            // Said once, not at every look.
+            if said != complaint && !said.is_empty() {
+                tracing::warn!(error = %said, "short-term certificates that are due can't be renewed; it is tried every second");
             }
+            complaint = said;
             tokio::time::sleep(EVERY).await;
         };
         tokio::select! {
